@@ -1,0 +1,1 @@
+"""The contract between a wallet-sync server and its clients: messages, errors, limits, codec."""

@@ -1,0 +1,213 @@
+"""JSON-RPC 2.0 on orjson: bytes to calls and answers, and back.
+
+A server parses with `parse_message`, looks at each `Request`, and answers with `encode_result` and
+`encode_error`; a client writes with `encode_call` and reads with `parse_incoming`. Nothing here does I/O.
+Envelope members that the specification does not name are ignored, as it does not forbid them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from wsschema.errors import (
+    InvalidParams,
+    InvalidRequest,
+    MethodNotFound,
+    ParseError,
+    RpcError,
+    error_from_wire,
+)
+from wsschema.fields import FieldError, decode, encode
+from wsschema.messages import (
+    METHOD_OF,
+    METHODS,
+    NOTIFICATION_NAMES,
+    NOTIFICATIONS,
+    Call,
+    Method,
+    Notification,
+)
+
+Id = str | int | float | None
+
+
+class _Absent:
+    """The id of a call that wants no answer."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call as it came: its envelope is sound, its params are not looked at yet."""
+
+    id: Id | _Absent
+    method: str
+    params: Any
+
+    def find_method(self) -> Method:
+        """The method it calls; raises MethodNotFound."""
+        method = METHODS.get(self.method)
+        if method is None:
+            raise MethodNotFound(f"Method not found: {self.method[:64]}")
+        return method
+
+    def read_params(self, method: Method) -> Call[Any]:
+        """Its params, checked to the last member; raises InvalidParams."""
+        params = {} if self.params == [] else self.params
+        try:
+            return decode(method.params, params)
+        except FieldError as error:
+            raise InvalidParams.from_field(error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """One call whose envelope is unsound, and the answer it gets."""
+
+    id: Id
+    error: RpcError
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The calls of one array, to be answered in one array."""
+
+    items: tuple[Request | Malformed, ...]
+
+
+def parse_message(payload: bytes | bytearray, *, batch_max: int) -> Request | Malformed | Batch:
+    """What a client's message asks; never raises.
+
+    ``batch_max``: calls a batch may hold; an empty or a larger one is answered with one -32600.
+    """
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return Malformed(None, ParseError())
+    if type(value) is not list:
+        return _parse_request(value)
+    if not 1 <= len(value) <= batch_max:
+        text = f"Invalid Request: a batch holds 1 to {batch_max} calls; this one has {len(value)}"
+        return Malformed(None, InvalidRequest(text))
+    return Batch(tuple(_parse_request(item) for item in value))
+
+
+def _parse_request(value: Any) -> Request | Malformed:
+    if type(value) is not dict:
+        return Malformed(None, InvalidRequest("Invalid Request: a call is an object"))
+    call_id = value.get("id", ABSENT)
+    if call_id is not ABSENT and call_id is not None and type(call_id) not in (str, int, float):
+        return Malformed(
+            None, InvalidRequest("Invalid Request: id must be a string, a number or null")
+        )
+    answer_id = None if call_id is ABSENT else call_id
+    if value.get("jsonrpc") != "2.0":
+        return Malformed(answer_id, InvalidRequest('Invalid Request: jsonrpc must be "2.0"'))
+    method = value.get("method")
+    if type(method) is not str:
+        return Malformed(answer_id, InvalidRequest("Invalid Request: method must be a string"))
+    return Request(call_id, method, value.get("params", {}))
+
+
+def encode_result(call_id: Id, result: Any) -> bytes:
+    """The answer to a call that succeeded: a message's dataclass, or a JSON object as it is."""
+    wire = result if type(result) is dict else encode(result)
+    return orjson.dumps({"jsonrpc": "2.0", "id": call_id, "result": wire})
+
+
+def encode_error(call_id: Id, error: RpcError) -> bytes:
+    """The answer to a call that failed."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": call_id, "error": error.to_wire()})
+
+
+def encode_batch(answers: Iterable[bytes]) -> bytes:
+    """The one array of the answers to a batch."""
+    return b"[" + b",".join(answers) + b"]"
+
+
+def encode_notification(message: Notification) -> bytes:
+    """A notification from the server."""
+    name = NOTIFICATION_NAMES[type(message)]
+    return orjson.dumps({"jsonrpc": "2.0", "method": name, "params": encode(message)})
+
+
+# The client's side.
+
+
+def encode_call(call_id: Id, call: Call[Any]) -> bytes:
+    """A call for the wire."""
+    envelope: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": call_id,
+        "method": METHOD_OF[type(call)].name,
+    }
+    params = encode(call)
+    if params:
+        envelope["params"] = params
+    return orjson.dumps(envelope)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to the call ``id``: ``result`` as JSON, or ``error``."""
+
+    id: Id
+    result: Any = None
+    error: RpcError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownNotification:
+    """A notification that this version does not know; a client ignores it."""
+
+    method: str
+
+
+def parse_incoming(payload: bytes | str) -> Answer | Notification | UnknownNotification:
+    """What a server's message says; raises ParseError or InvalidRequest when it is no such message."""
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        raise ParseError from None
+    if type(value) is not dict or value.get("jsonrpc") != "2.0":
+        raise InvalidRequest("the server sent something that is not JSON-RPC 2.0")
+    try:
+        if "method" in value:
+            kind = NOTIFICATIONS.get(str(value["method"]))
+            if kind is None:
+                return UnknownNotification(str(value["method"]))
+            message: Notification = decode(kind, value.get("params"), lenient=True)
+            return message
+        if "error" in value:
+            error = value["error"]
+            if type(error) is not dict:
+                raise InvalidRequest("the server sent an error that is not an object")
+            return Answer(value.get("id"), error=error_from_wire(error))
+    except FieldError as error:
+        raise InvalidRequest(f"the server sent a malformed message: {error}") from None
+    if "result" not in value:
+        raise InvalidRequest("the server sent neither a result nor an error")
+    return Answer(value.get("id"), result=value["result"])
+
+
+def decode_result(call: Call[Any], result: Any) -> Any:
+    """The result of a call as its dataclass; raises InvalidRequest when it is not of that form."""
+    kinds = METHOD_OF[type(call)].results
+    if not kinds:
+        return result
+    failure: FieldError | None = None
+    for kind in kinds:
+        try:
+            return decode(kind, result, lenient=True)
+        except FieldError as error:
+            failure = failure or error
+    raise InvalidRequest(f"the server sent a malformed result: {failure}")

@@ -1,0 +1,26 @@
+"""Times on the wire: RFC 3339 in UTC, with ``Z``; inside, milliseconds since the Unix epoch."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def time_from_ms(time_ms: int) -> datetime:
+    """The aware time in UTC, exact to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=time_ms)
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 with milliseconds and ``Z``: ``2026-01-02T03:04:05.678Z``."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """The aware time in UTC that an RFC 3339 text names; ValueError when it names none."""
+    if not _TIME.fullmatch(text):
+        raise ValueError(f"not an RFC 3339 time: {text[:40]!r}")
+    return datetime.fromisoformat(text).astimezone(UTC)
