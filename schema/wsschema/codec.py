@@ -7,8 +7,9 @@ Envelope members that the specification does not name are ignored, as it does no
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -35,23 +36,22 @@ from wsschema.messages import (
 Id = str | int | float | None
 
 
-class _Absent:
-    """The id of a call that wants no answer."""
+class Absent(enum.Enum):
+    """The id of a call that wants no answer (a notification: JSON-RPC 2.0, section 4.1)."""
 
-    def __repr__(self) -> str:
-        return "ABSENT"
+    ABSENT = enum.auto()
 
 
-ABSENT: Final = _Absent()
+ABSENT: Final = Absent.ABSENT
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One call as it came: its envelope is sound, its params are not looked at yet."""
 
-    id: Id | _Absent
+    id: Id | Absent
     method: str
-    params: Any
+    params: Any = field(repr=False)
 
     def find_method(self) -> Method:
         """The method it calls; raises MethodNotFound."""
@@ -161,7 +161,7 @@ class Answer:
     """The answer to the call ``id``: ``result`` as JSON, or ``error``."""
 
     id: Id
-    result: Any = None
+    result: Any = field(default=None, repr=False)
     error: RpcError | None = None
 
 
@@ -191,12 +191,19 @@ def parse_incoming(payload: bytes | str) -> Answer | Notification | UnknownNotif
             error = value["error"]
             if type(error) is not dict:
                 raise InvalidRequest("the server sent an error that is not an object")
-            return Answer(value.get("id"), error=error_from_wire(error))
+            return Answer(_answer_id(value), error=error_from_wire(error))
     except FieldError as error:
         raise InvalidRequest(f"the server sent a malformed message: {error}") from None
     if "result" not in value:
         raise InvalidRequest("the server sent neither a result nor an error")
-    return Answer(value.get("id"), result=value["result"])
+    return Answer(_answer_id(value), result=value["result"])
+
+
+def _answer_id(answer: dict[str, Any]) -> Id:
+    answer_id: Id = answer.get("id")
+    if answer_id is not None and type(answer_id) not in (str, int, float):
+        raise InvalidRequest("the server sent an answer whose id is no string and no number")
+    return answer_id
 
 
 def decode_result(call: Call[Any], result: Any) -> Any:

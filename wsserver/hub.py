@@ -1,0 +1,151 @@
+"""Who is connected: the listeners of each account, and what each is to hear. Pure.
+
+A listener is in the hub from before its session reads the stored sequence (join before loading: a push
+between the two would be lost) until its connection is gone. Listeners keep what they can't send in slots
+of their own where the newest wins; the hub keeps no message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from wsschema.messages import Device
+from wsschema.times import time_from_ms
+from wsserver.operations import Applied, DeviceRecord, Event, Published, Revoked
+
+
+class Listener(Protocol):
+    """One connection of an account, as the hub sees it."""
+
+    connection_id: int
+    """Unique in this process."""
+
+    @property
+    def device_id(self) -> str: ...
+
+    @property
+    def token_hash(self) -> bytes | None:
+        """None until a login's token is committed: no revocation before that can mean this listener."""
+
+    @property
+    def device(self) -> DeviceRecord | None:
+        """The device once the session is open: from the answer to login or resume on."""
+
+    @device.setter
+    def device(self, device: DeviceRecord) -> None: ...
+
+    def wallet_updated(self, update: Published) -> None: ...
+
+    def device_updated(self, device: Device) -> None: ...
+
+    def revoked(self, reason: str) -> None: ...
+
+
+class Hub:
+    """Account ids to listeners. Bounded by the number of connections, which the transport bounds."""
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        # A tuple an account: an account has few connections and most have one; the smallest there is.
+        self._listeners: dict[int, tuple[Listener, ...]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._listeners.values()))
+
+    def __iter__(self) -> Iterator[Listener]:
+        for listeners in self._listeners.values():
+            yield from listeners
+
+    def join(self, account_id: int, listener: Listener) -> None:
+        """From now on the listener hears what is published for the account."""
+        self._listeners[account_id] = (*self._listeners.get(account_id, ()), listener)
+
+    def leave(self, account_id: int, listener: Listener, *, now_ms: int) -> None:
+        """It hears nothing any more. The others learn that its device went, if this was its last."""
+        left = tuple(other for other in self._listeners[account_id] if other is not listener)
+        if left:
+            self._listeners[account_id] = left
+        else:
+            del self._listeners[account_id]
+        device = listener.device
+        if device is not None and listener.device_id not in self.find_online(account_id):
+            device = replace(device, last_seen_at_ms=now_ms)
+            self._tell_device(account_id, device, online=False, author=listener.connection_id)
+
+    def announce(self, account_id: int, listener: Listener) -> None:
+        """The listener's session is open. The others learn that its device came, if this is its first."""
+        device = listener.device
+        assert device is not None, "announced before its session was open"
+        first = not any(
+            other.device is not None and other.device_id == listener.device_id
+            for other in self._listeners[account_id]
+            if other is not listener
+        )
+        if first:
+            self._tell_device(account_id, device, online=True, author=listener.connection_id)
+
+    def find_online(self, account_id: int) -> frozenset[str]:
+        """The ids of the account's devices with an open session."""
+        return frozenset(
+            listener.device_id
+            for listener in self._listeners.get(account_id, ())
+            if listener.device is not None
+        )
+
+    def publish(self, event: Event) -> None:
+        """Tell everyone whom the event concerns; to be called in commit order."""
+        listeners = self._listeners.get(event.account_id, ())
+        match event:
+            case Published():
+                for listener in listeners:
+                    if listener.connection_id != event.author:
+                        listener.wallet_updated(event)
+            case Applied():
+                self._apply(event, listeners)
+            case Revoked():
+                for listener in listeners:
+                    if _concerns(event, listener):
+                        listener.revoked(event.reason)
+
+    def _apply(self, event: Applied, listeners: tuple[Listener, ...]) -> None:
+        for listener in listeners:
+            if listener.device is not None and listener.device_id == event.device_id:
+                device = replace(listener.device, applied_sequence=event.sequence)
+                for same in listeners:
+                    if same.device is not None and same.device_id == event.device_id:
+                        same.device = device
+                self._tell_device(event.account_id, device, online=True, author=event.author)
+                return
+
+    def _tell_device(
+        self, account_id: int, device: DeviceRecord, *, online: bool, author: int
+    ) -> None:
+        update = device_message(device, online=online, current=False)
+        for listener in self._listeners.get(account_id, ()):
+            if listener.device_id != device.device_id and listener.connection_id != author:
+                listener.device_updated(update)
+
+
+def _concerns(event: Revoked, listener: Listener) -> bool:
+    token_hash = listener.token_hash
+    if token_hash is None or token_hash == event.kept_token_hash:
+        return False
+    if event.token_hash is not None:
+        return token_hash == event.token_hash
+    return event.device_id is None or listener.device_id == event.device_id
+
+
+def device_message(device: DeviceRecord, *, online: bool, current: bool) -> Device:
+    """The device as the wire has it."""
+    return Device(
+        device_id=device.device_id,
+        name=device.name,
+        created_at=time_from_ms(device.created_at_ms),
+        last_seen_at=time_from_ms(device.last_seen_at_ms),
+        online=online,
+        current=current,
+        applied_sequence=device.applied_sequence,
+    )

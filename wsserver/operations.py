@@ -1,0 +1,390 @@
+"""What a session asks of the world, and what the world answers. Pure: no I/O, no clock, no randomness.
+
+An operation is a frozen dataclass, ``Operation[R]``: whoever performs it answers with an ``R``, or with
+the `RpcError` that the caller is to get. Reads run on the store's reading lanes, writes on its writing
+lane in the order in which they were asked for; what a write means to others who are connected is told by
+`events_of`, to be published in commit order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from wsschema.messages import Kdf, KeyDerivation, SealedWallet, WalletState, WalletVersion
+
+R = TypeVar("R")
+
+SCRYPT_N = 2**15
+SCRYPT_R = 8
+SCRYPT_P = 1
+"""Today's cost of a stored password: about 0.1 s and 32 MiB (``docs/protocol.md``, Rules of the account)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordHash:
+    """A stored password: scrypt (RFC 7914) with its own salt, and the parameters that it was made with."""
+
+    digest: bytes = field(repr=False)
+    salt: bytes = field(repr=False)
+    n: int
+    r: int
+    p: int
+
+    @property
+    def outdated(self) -> bool:
+        """Whether today's parameters are stronger: then a login upgrades it."""
+        return self.n * self.r * self.p < SCRYPT_N * SCRYPT_R * SCRYPT_P
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a login or a password change is checked against."""
+
+    account_id: int
+    password: PasswordHash = field(repr=False)
+    verified: bool
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOwner:
+    """Whose a token is."""
+
+    account_id: int
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """A device as it is stored; times in milliseconds since the Unix epoch."""
+
+    device_id: str
+    name: str | None = field(repr=False)
+    created_at_ms: int
+    last_seen_at_ms: int
+    applied_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    """What a login or a resume begins with. ``token`` is there after a login only.
+
+    ``token_used_at_ms``: the last use that is stored, so that the caller sees whether to renew it.
+    ``dropped_device_id``: a device that had to make room.
+    """
+
+    account_id: int
+    device: DeviceRecord
+    epoch: str
+    head: WalletState | None
+    token_hash: bytes = field(repr=False)
+    token_used_at_ms: int
+    expires_at_ms: int
+    token: str | None = field(default=None, repr=False)
+    dropped_device_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A push that succeeded; ``fresh`` is False for the retry of one that was stored already."""
+
+    state: WalletState
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """``changed`` is False where a state at least as new was acknowledged before."""
+
+    device: DeviceRecord
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDevices:
+    """All devices of an account, and the store's time of reading them."""
+
+    devices: tuple[DeviceRecord, ...]
+    now_ms: int
+
+
+class Operation(Generic[R]):
+    """Something that a session waits for; performing it gives an ``R``."""
+
+    __slots__ = ()
+    writes: ClassVar[bool] = False
+
+
+Flow = Generator[Operation[Any], Any, R]
+"""A course of action: yields operations, is sent their answers (or thrown their errors), returns an R."""
+
+
+def perform(operation: Operation[R]) -> Flow[R]:
+    """The typed way to wait for an operation inside a flow: ``answer = yield from perform(...)``."""
+    answer: R = yield operation
+    return answer
+
+
+# Passwords and presence: answered by the shell, not by the store.
+
+
+@dataclass(frozen=True, slots=True)
+class HashPassword(Operation[PasswordHash]):
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPassword(Operation[bool]):
+    """Whether the password is the stored one; None stands for an unknown account and takes as long."""
+
+    password: str = field(repr=False)
+    stored: PasswordHash | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FindOnline(Operation[frozenset[str]]):
+    """The ids of the account's devices that are connected now."""
+
+    account_id: int
+
+
+# Reads.
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCredentials(Operation[Credentials | None]):
+    """By address, lowered."""
+
+    email: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAccountCredentials(Operation[Credentials | None]):
+    account_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadKeyDerivation(Operation[KeyDerivation | None]):
+    email: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FindToken(Operation[TokenOwner | None]):
+    token_hash: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSession(Operation[OpenedSession]):
+    """Fails with BadToken, or with AccountDisabled."""
+
+    token_hash: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWallet(Operation[WalletState | None]):
+    """The latest state, or that of a sequence."""
+
+    account_id: int
+    sequence: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadHistory(Operation[tuple[WalletVersion, ...]]):
+    account_id: int
+    limit: int
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDevices(Operation[StoredDevices]):
+    account_id: int
+
+
+# Writes.
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAccount(Operation[None]):
+    """Fails with AccountExists."""
+
+    writes: ClassVar[bool] = True
+    email: str = field(repr=False)
+    password: PasswordHash = field(repr=False)
+    client_salt_seed: str = field(repr=False)
+    kdf: Kdf
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession(Operation[OpenedSession]):
+    """Gives the device a new token, if the checked password is still the stored one.
+
+    ``upgraded`` replaces a stored hash with outdated parameters. ``online``: devices that can't be
+    dropped to make room. Fails with BadCredentials, AccountDisabled, TooManyDevices.
+    """
+
+    writes: ClassVar[bool] = True
+    account_id: int
+    checked: PasswordHash = field(repr=False)
+    upgraded: PasswordHash | None = field(repr=False)
+    device_id: str
+    device_name: str | None = field(repr=False)
+    devices_max: int
+    online: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PushState(Operation[Pushed]):
+    """Stores the next state under a live token. Fails with BadToken, AccountDisabled, Conflict.
+
+    ``author`` is the id of the connection that pushes: it is not told of its own state.
+    """
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    account_id: int
+    author: int
+    sequence: int
+    encrypted_wallet: str = field(repr=False)
+    hmac: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeState(Operation[Acknowledged]):
+    """Fails with BadToken, NoSuchVersion."""
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    account_id: int
+    author: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacePassword(Operation[None]):
+    """New credentials and the re-encrypted wallet, or nothing; ends every token of the account.
+
+    Fails with BadToken, BadCredentials, WalletExists, Conflict.
+    """
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    account_id: int
+    checked: PasswordHash = field(repr=False)
+    replacement: PasswordHash = field(repr=False)
+    client_salt_seed: str = field(repr=False)
+    kdf: Kdf
+    wallet: SealedWallet | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAccount(Operation[None]):
+    """Fails with BadToken, BadCredentials."""
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    account_id: int
+    checked: PasswordHash = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession(Operation[None]):
+    """Ends a token; its device stays on the list. Fails with BadToken."""
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    account_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDevice(Operation[None]):
+    """Fails with BadToken, NoSuchDevice."""
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    account_id: int
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSeen(Operation[None]):
+    """A device was here at that time: keeps its token alive and its ``lastSeenAt`` true."""
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeWrite(Operation[None]):
+    """Commits a write of no consequence: whether the store can be written."""
+
+    writes: ClassVar[bool] = True
+
+
+# What a write means to others.
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A new state is durable. Every connection of the account but the author's is to hear of it."""
+
+    account_id: int
+    state: WalletState
+    author: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A device acknowledged a state."""
+
+    account_id: int
+    device_id: str
+    sequence: int
+    author: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Sessions are over: those of the account, or of one device, or of one token.
+
+    ``kept_token_hash``: the one token that stays, where a device's were replaced by it.
+    """
+
+    account_id: int
+    reason: str
+    device_id: str | None = None
+    token_hash: bytes | None = field(default=None, repr=False)
+    kept_token_hash: bytes | None = field(default=None, repr=False)
+
+
+Event = Published | Applied | Revoked
+
+
+def events_of(operation: Operation[Any], answer: Any) -> tuple[Event, ...]:
+    """What a write that was committed with this answer means to those who are connected."""
+    match operation, answer:
+        case PushState(account_id=account_id, author=author), Pushed(state=state, fresh=True):
+            applied = Applied(account_id, state.device_id, state.sequence, author)
+            return (Published(account_id, state, author), applied)
+        case AcknowledgeState(account_id=account_id, author=author), Acknowledged(
+            device=device, changed=True
+        ):
+            return (Applied(account_id, device.device_id, device.applied_sequence, author),)
+        case OpenSession(account_id=account_id, device_id=device_id), OpenedSession() as opened:
+            replaced = Revoked(account_id, "replaced", device_id, kept_token_hash=opened.token_hash)
+            if opened.dropped_device_id is None:
+                return (replaced,)
+            return (replaced, Revoked(account_id, "device_revoked", opened.dropped_device_id))
+        case ReplacePassword(account_id=account_id), None:
+            return (Revoked(account_id, "password_changed"),)
+        case RemoveAccount(account_id=account_id), None:
+            return (Revoked(account_id, "account_deleted"),)
+        case EndSession(account_id=account_id, token_hash=token_hash), None:
+            return (Revoked(account_id, "logged_out", token_hash=token_hash),)
+        case RemoveDevice(account_id=account_id, device_id=device_id), None:
+            return (Revoked(account_id, "device_revoked", device_id),)
+        case _:
+            return ()
