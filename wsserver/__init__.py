@@ -1,0 +1,1 @@
+"""The server: keeps the wallets of an account in sync between its devices."""
