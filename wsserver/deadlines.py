@@ -1,7 +1,8 @@
 """A wheel of one-second buckets: who has a deadline now, for thousands that rarely have one.
 
-A timer for each connection costs memory and a heap operation with every message. Here a deadline costs one list entry,
-and one that moves later (the usual case: the peer was heard) costs nothing until the old one comes up.
+A timer for each connection costs memory, and a heap operation whenever it moves. Here a deadline
+costs one list entry, and one that moves later (the usual case: the peer was heard) costs nothing
+until the old one comes up.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ T = TypeVar("T", bound=Scheduled)
 
 
 class Wheel(Generic[T]):
-    """The deadlines of many, rounded up to whole seconds. Pure: the caller brings the time, in seconds above 0."""
+    """The deadlines of many, rounded up to whole seconds.
+
+    Pure: the caller brings the time, in seconds above 0 that never go back.
+    """
 
     __slots__ = ("_buckets",)
 
@@ -29,10 +33,13 @@ class Wheel(Generic[T]):
         self._buckets: dict[int, list[T]] = {}
 
     def schedule(self, item: T, deadline_s: float) -> None:
-        """Has `item` looked at once `deadline_s` is reached, or before: an entry that is earlier already stays."""
+        """Has `item` come up by the first second after `deadline_s`, or before.
+
+        An entry that is earlier stays: who comes up with nothing due is scheduled again.
+        """
         second = math.ceil(deadline_s)
         if item.wheel_second == 0 or second < item.wheel_second:
-            # An entry at a later second stays behind in its bucket; take_due() knows it by the difference.
+            # A later entry stays behind in its bucket; take_due() knows it by the difference.
             item.wheel_second = second
             self._buckets.setdefault(second, []).append(item)
 

@@ -1,38 +1,72 @@
-"""The transport: listening sockets in, an application mounted on every WebSocket connection."""
+"""The transport: a listening port, an application on every WebSocket connection that comes in.
+
+`Listener` is the way in; what it is built of is `wsserver.connection` (one connection),
+`wsserver.handshake` (the HTTP before it) and `wsserver.deadlines` (the wheel of the sweep).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
+import socket
 import ssl as tls
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from socket import socket
+from typing import Final
 
-from websockets.http11 import Request, Response
-
+from wsschema.close_codes import CloseCode
 from wsserver.connection import (
+    Answer,
     Application,
     ApplicationFactory,
     Connection,
     TransportLimits,
     encode_text_frame,
 )
+from wsserver.deadlines import Wheel
+from wsserver.handshake import Handshake, Request, Response, build_response
 
 __all__ = [
+    "Answer",
     "Application",
     "ApplicationFactory",
     "Connection",
     "Listener",
     "Request",
+    "Respond",
     "Response",
     "TransportLimits",
+    "build_response",
     "encode_text_frame",
 ]
 
-Respond = Callable[[Request], Response | Awaitable[Response | None] | None]
+log = logging.getLogger(__name__)
+
+Respond = Callable[[Request], Answer]
+"""Answers an HTTP request (GET or HEAD), at once or awaited; `None` goes on with the upgrade."""
+
+SWEEP_INTERVAL_S: Final = 1.0
+"""How exact a deadline is."""
+
+SWEEP_LATE_S: Final = 2.0
+"""A sweep that is later than this means that the server was away, and not its peers."""
+
+ACCEPT_BACKLOG: Final = 1024
+"""Connections that the kernel keeps until they are accepted; it cuts this to its own limit."""
+
+RETRY_AFTER_S: Final = 5
+"""What a client is told that finds the server full."""
+
+_GOLDEN_RATIO: Final = 0.618_033_988_749_895
 
 
 class Listener:
-    """One port."""
+    """One port, the connections that came in by it, and the sweep over their deadlines.
+
+    `application` is mounted on each connection that opens; without one the port speaks plain HTTP
+    alone. `respond` sees every well-formed request first. `clock` gives seconds that never go back.
+    """
 
     def __init__(
         self,
@@ -42,23 +76,245 @@ class Listener:
         respond: Respond,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.connections: Collection[Connection] = set()
+        self.limits = limits
+        self.clock = clock
+        self.wheel: Wheel[Connection] = Wheel()
+        self._application = application
+        self._respond = respond
+        self._open: set[Connection] = set()
+        self._others: set[Connection] = set()
+        self._gone = asyncio.Event()
+        self._opened = 0
+        self._unflushed: list[Connection] = []
+        self._answering: set[asyncio.Task[None]] = set()
+        self._ssl: tls.SSLContext | None = None
+        # For each server the socket of which it has a copy, see _revive().
+        self._servers: dict[asyncio.Server, socket.socket] = {}
+        self._reviving: asyncio.Task[None] | None = None
+        self._swept_at_s = 0.0
+        self._lenient_until_s = 0.0
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    # What the server calls.
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """The WebSocket connections, from the upgrade until they are gone."""
+        return self._open
 
     async def start(
         self,
-        host: str = "",
+        host: str = "127.0.0.1",
         port: int = 0,
         *,
         ssl: tls.SSLContext | None = None,
-        sockets: Sequence[socket] = (),
+        sockets: Sequence[socket.socket] = (),
     ) -> int:
-        """Listens; the bound port."""
-        raise NotImplementedError
+        """Listens on an address, or on `sockets` (bound by somebody else); gives the port.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        self.loop = asyncio.get_running_loop()
+        self._ssl = ssl
+        listening = list(sockets) or await _bind(host, port)
+        for bound in listening:
+            await self._listen(bound)
+        self._swept_at_s = self.clock()
+        self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._tick)
+        return int(listening[0].getsockname()[1])
 
     def stop_accepting(self) -> None:
-        """Takes no further connection."""
-        raise NotImplementedError
+        """Closes the port to newcomers; those who are in stay."""
+        if self._reviving is not None:
+            self._reviving.cancel()
+        for server, listening in self._servers.items():
+            server.close()
+            listening.close()
+        self._servers.clear()
 
     async def close(self, timeout_s: float | None = None) -> None:
-        """Ends the sweep and everything still open, within a bound."""
-        raise NotImplementedError
+        """Closes every connection that is left (1001), and drops it after `timeout_s`.
+
+        Unless told otherwise it waits as long as the limits let a peer take.
+        """
+        self.stop_accepting()
+        if timeout_s is None:
+            timeout_s = self.limits.closing_timeout_s + 2 * self.limits.linger_timeout_s
+        for task in self._answering:
+            task.cancel()
+        for connection in (*self._open, *self._others):
+            connection.close(CloseCode.GOING_AWAY, "the server stops")
+            connection.shut()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._all_gone()
+        except TimeoutError:
+            for connection in (*self._open, *self._others):
+                connection.abort()
+            await self._all_gone()
+        finally:
+            if self._sweep_timer is not None:
+                self._sweep_timer.cancel()
+
+    def sweep(self) -> None:
+        """Looks at every connection that has something due. Runs by itself once a second."""
+        now_s = self.clock()
+        if now_s - self._swept_at_s > SWEEP_INTERVAL_S + SWEEP_LATE_S:
+            # What the peers sent meanwhile is unread yet, and their own timers may have run out.
+            self._lenient_until_s = now_s + self.limits.pong_timeout_s
+        self._swept_at_s = now_s
+        for connection in self.wheel.take_due(now_s):
+            connection.check_deadlines(now_s, lenient=now_s < self._lenient_until_s)
+
+    # What its connections call.
+
+    loop: asyncio.AbstractEventLoop
+
+    def attach(self, connection: Connection) -> None:
+        """Takes an accepted connection into account."""
+        self._others.add(connection)
+
+    def detach(self, connection: Connection) -> None:
+        """Forgets a connection that is gone."""
+        self._open.discard(connection)
+        self._others.discard(connection)
+        if not self._open and not self._others:
+            self._gone.set()
+
+    def ask(self, handshake: Handshake) -> Answer:
+        """The answer to a request; 500 where none could be made."""
+        try:
+            return self._respond(handshake.request)
+        except Exception:
+            log.exception("no answer to an HTTP request")
+            return build_response(500, "Internal error.\n")
+
+    def answer_later(
+        self, connection: Connection, handshake: Handshake, answer: Awaitable[Response | None]
+    ) -> None:
+        """Has the connection answer once the answer is there; 503 if that takes too long."""
+        task = self.loop.create_task(self._await_answer(connection, handshake, answer))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    def admit(self, handshake: Handshake) -> Response:
+        """The upgrade (101), or why there is none."""
+        if self._application is None:
+            return build_response(404, "Not found.\n")
+        response = handshake.accept()
+        if response.status_code == 101 and len(self._open) >= self.limits.connections_max:
+            return build_response(
+                503, "Too many connections.\n", headers={"Retry-After": str(RETRY_AFTER_S)}
+            )
+        return response
+
+    def mount(self, connection: Connection) -> Application | None:
+        """The application of a connection that has just opened; `None` if it failed."""
+        assert self._application is not None
+        self._others.discard(connection)
+        self._open.add(connection)
+        try:
+            return self._application(connection)
+        except Exception:
+            log.exception("no application for a connection; it is closed")
+            return None
+
+    def spread(self, interval_s: float) -> float:
+        """A first interval between half and the whole, evenly spread over those who ask."""
+        self._opened += 1
+        return interval_s * (0.5 + 0.5 * (self._opened * _GOLDEN_RATIO % 1))
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Has the connection write what it gathers in this turn of the loop."""
+        if not self._unflushed:
+            self.loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    # Its own affairs.
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()
+
+    async def _await_answer(
+        self, connection: Connection, handshake: Handshake, answer: Awaitable[Response | None]
+    ) -> None:
+        response: Response | None
+        try:
+            async with asyncio.timeout(self.limits.response_timeout_s):
+                response = await answer
+        except TimeoutError:
+            response = build_response(503, "No answer in time.\n")
+        except Exception:
+            log.exception("no answer to an HTTP request")
+            response = build_response(500, "Internal error.\n")
+        connection.answer(handshake, response)
+
+    async def _all_gone(self) -> None:
+        while self._open or self._others:
+            self._gone.clear()
+            await self._gone.wait()
+
+    def _tick(self) -> None:
+        # First of all, so that a failure ends this sweep and not all to come.
+        self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._tick)
+        self.sweep()
+        if self._reviving is None and not all(map(_is_listening, self._servers)):
+            self._reviving = self.loop.create_task(self._revive())
+
+    async def _listen(self, listening: socket.socket) -> None:
+        """Accepts from a bound socket, or a copy of it: `listening` itself is kept."""
+        handshake_timeout_s = self.limits.opening_timeout_s if self._ssl else None
+        shutdown_timeout_s = self.limits.linger_timeout_s if self._ssl else None
+        server = await self.loop.create_server(
+            lambda: Connection(self),
+            sock=listening.dup(),
+            ssl=self._ssl,
+            backlog=ACCEPT_BACKLOG,
+            ssl_handshake_timeout=handshake_timeout_s,
+            ssl_shutdown_timeout=shutdown_timeout_s,
+        )
+        self._servers[server] = listening
+
+    async def _revive(self) -> None:
+        """Listens again where the event loop has given up a port.
+
+        uvloop closes a listening socket for good when accept() fails, as it can when descriptors
+        have run out. The socket lives on by the descriptor that was kept.
+        """
+        for server in [server for server in self._servers if not _is_listening(server)]:
+            log.error("the event loop gave up a listening socket; listening again")
+            server.close()
+            await self._listen(self._servers.pop(server))
+        self._reviving = None
+
+
+def _is_listening(server: asyncio.Server) -> bool:
+    try:
+        return all(listening.fileno() >= 0 for listening in server.sockets)
+    except RuntimeError:  # uvloop's word for a closed handle
+        return False
+
+
+async def _bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address of a host, all to the same port."""
+    loop = asyncio.get_running_loop()
+    bound: list[socket.socket] = []
+    for family, _, _, _, address in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            listening = socket.create_server((address[0], port), family=family)
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                continue  # `localhost` has an IPv6 address where the machine has none.
+            for other in bound:
+                other.close()
+            raise
+        bound.append(listening)
+        port = listening.getsockname()[1]
+    if not bound:
+        raise OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} can be listened on")
+    return bound
