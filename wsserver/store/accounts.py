@@ -1,0 +1,199 @@
+"""Accounts: registration, credentials, password change, deletion."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from wsschema.errors import AccountExists, BadCredentials, BadToken, Conflict, WalletExists
+from wsschema.messages import Kdf, KeyDerivation
+from wsserver.operations import (
+    CreateAccount,
+    Credentials,
+    LoadAccountCredentials,
+    LoadCredentials,
+    LoadKeyDerivation,
+    PasswordHash,
+    RemoveAccount,
+    ReplacePassword,
+)
+from wsserver.store import wallets
+from wsserver.store.context import Context
+from wsserver.store.tables import accounts, devices, versions
+
+_CREDENTIALS = select(
+    accounts.c.id,
+    accounts.c.password_digest,
+    accounts.c.password_salt,
+    accounts.c.password_n,
+    accounts.c.password_r,
+    accounts.c.password_p,
+    accounts.c.verified,
+    accounts.c.disabled,
+    accounts.c.epoch,
+    accounts.c.sequence,
+)
+_BY_EMAIL = _CREDENTIALS.where(accounts.c.email == bindparam("email"))
+_BY_ID = _CREDENTIALS.where(accounts.c.id == bindparam("account_id"))
+_BY_ID_LOCKED = _BY_ID.with_for_update()
+_KEY_DERIVATION = select(
+    accounts.c.client_salt_seed, accounts.c.kdf_n, accounts.c.kdf_r, accounts.c.kdf_p
+).where(accounts.c.email == bindparam("email"))
+_LIVE_TOKEN = (
+    select(devices.c.device_id)
+    .where(
+        devices.c.token_hash == bindparam("token_hash"),
+        devices.c.account_id == bindparam("account_id"),
+    )
+    .with_for_update()
+)
+
+
+def load_credentials(
+    connection: Connection, context: Context, operation: LoadCredentials
+) -> Credentials | None:
+    """The credentials of an address."""
+    row = connection.execute(_BY_EMAIL, {"email": operation.email}).one_or_none()
+    return None if row is None else _credentials(row)
+
+
+def load_account_credentials(
+    connection: Connection, context: Context, operation: LoadAccountCredentials
+) -> Credentials | None:
+    """The credentials of an account; None once it is deleted."""
+    row = connection.execute(_BY_ID, {"account_id": operation.account_id}).one_or_none()
+    return None if row is None else _credentials(row)
+
+
+def load_key_derivation(
+    connection: Connection, context: Context, operation: LoadKeyDerivation
+) -> KeyDerivation | None:
+    """What the client of that address derives its keys with."""
+    row = connection.execute(_KEY_DERIVATION, {"email": operation.email}).one_or_none()
+    if row is None:
+        return None
+    return KeyDerivation(row.client_salt_seed, Kdf.scrypt(row.kdf_n, row.kdf_r, row.kdf_p))
+
+
+def create_account(connection: Connection, context: Context, operation: CreateAccount) -> None:
+    """Make the account; raises AccountExists."""
+    values = {
+        "email": operation.email,
+        **password_values(operation.password),
+        **_kdf_values(operation.client_salt_seed, operation.kdf),
+        "epoch": make_epoch(),
+        "sequence": 0,
+        "verified": operation.verified,
+        "disabled": False,
+        "created_at": context.now_ms(),
+    }
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    made = connection.execute(
+        dialect.insert(accounts).values(values).on_conflict_do_nothing(index_elements=["email"])
+    )
+    if made.rowcount == 0:
+        raise AccountExists
+
+
+def replace_password(connection: Connection, context: Context, operation: ReplacePassword) -> None:
+    """New credentials and the re-encrypted wallet; ends every token, keeps no earlier version."""
+    account_id, wallet = operation.account_id, operation.wallet
+    row = lock_checked(connection, account_id, operation.checked)
+    device_id = _find_live_device(connection, account_id, operation.token_hash)
+    if wallet is None and row.sequence:
+        raise WalletExists
+    if wallet is not None and wallet.sequence != row.sequence + 1:
+        raise Conflict(wallet=wallets.load_latest(connection, context, account_id, row.sequence))
+    values = {
+        **password_values(operation.replacement),
+        **_kdf_values(operation.client_salt_seed, operation.kdf),
+    }
+    if wallet is not None:
+        connection.execute(delete(versions).where(versions.c.account_id == account_id))
+        connection.execute(
+            insert(versions).values(
+                account_id=account_id,
+                slot=wallet.sequence % context.history_depth,
+                sequence=wallet.sequence,
+                device_id=device_id,
+                updated_at=context.now_ms(),
+                hmac=wallet.hmac.encode(),
+                encrypted_wallet=wallet.encrypted_wallet.encode(),
+            )
+        )
+        connection.execute(
+            update(devices)
+            .where(devices.c.account_id == account_id, devices.c.device_id == device_id)
+            .values(applied_sequence=wallet.sequence)
+        )
+        values["sequence"] = wallet.sequence
+    connection.execute(update(accounts).where(accounts.c.id == account_id).values(values))
+    connection.execute(
+        update(devices).where(devices.c.account_id == account_id).values(token_hash=None)
+    )
+
+
+def remove_account(connection: Connection, context: Context, operation: RemoveAccount) -> None:
+    """Delete the account and all that belongs to it."""
+    lock_checked(connection, operation.account_id, operation.checked)
+    _find_live_device(connection, operation.account_id, operation.token_hash)
+    connection.execute(delete(accounts).where(accounts.c.id == operation.account_id))
+
+
+def lock_checked(
+    connection: Connection, account_id: int, checked: PasswordHash
+) -> Row[*tuple[Any, ...]]:
+    """The account's row, locked, if the hash that was checked is still the stored one.
+
+    A login that was in scrypt while a password change was committed must get nothing for the old one.
+    """
+    row = connection.execute(_BY_ID_LOCKED, {"account_id": account_id}).one_or_none()
+    if row is None or _password(row) != checked:
+        raise BadCredentials
+    return row
+
+
+def make_epoch() -> str:
+    """A new life of an account's stored data: 16 random bytes in hex."""
+    return secrets.token_hex(16)
+
+
+def _find_live_device(connection: Connection, account_id: int, token_hash: bytes) -> str:
+    parameters = {"account_id": account_id, "token_hash": token_hash}
+    device_id: str | None = connection.execute(_LIVE_TOKEN, parameters).scalar_one_or_none()
+    if device_id is None:
+        raise BadToken
+    return device_id
+
+
+def _credentials(row: Row[*tuple[Any, ...]]) -> Credentials:
+    return Credentials(row.id, _password(row), row.verified, row.disabled)
+
+
+def _password(row: Row[*tuple[Any, ...]]) -> PasswordHash:
+    return PasswordHash(
+        row.password_digest, row.password_salt, row.password_n, row.password_r, row.password_p
+    )
+
+
+def password_values(password: PasswordHash) -> dict[str, Any]:
+    """The columns of a stored password."""
+    return {
+        "password_digest": password.digest,
+        "password_salt": password.salt,
+        "password_n": password.n,
+        "password_r": password.r,
+        "password_p": password.p,
+    }
+
+
+def _kdf_values(client_salt_seed: str, kdf: Kdf) -> dict[str, Any]:
+    return {
+        "client_salt_seed": client_salt_seed,
+        "kdf_n": kdf.n,
+        "kdf_r": kdf.r,
+        "kdf_p": kdf.p,
+    }

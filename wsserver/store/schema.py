@@ -1,0 +1,77 @@
+"""Brings a database's schema up to date (Alembic), and lays the ring of versions out for its depth."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, delete, insert, select, update
+
+from wsserver.store.tables import accounts, installation, versions
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What all processes on a database share."""
+
+    decoy_key: bytes = field(repr=False)
+    history_depth: int
+
+
+class SchemaTooNew(Exception):
+    """The database was migrated by a later version of the server than this one."""
+
+
+def migrate(connection: Connection) -> tuple[str | None, str]:
+    """Upgrade the schema to this version's; gives the revisions before and after.
+
+    Raises SchemaTooNew when the database is ahead of this version.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    before = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(config)
+    after = scripts.get_current_head()
+    assert after is not None, "there is at least one migration"
+    known = {script.revision for script in scripts.walk_revisions()}
+    if before is not None and before not in known:
+        raise SchemaTooNew(
+            f"the database has schema revision {before}, which this version of the server does not know; "
+            "run the newer version that made it"
+        )
+    if before != after:
+        command.upgrade(config, "head")
+    return before, after
+
+
+def install(connection: Connection, *, history_depth: int, now_ms: int) -> Installation:
+    """Make the installation's row at the first start; lay the ring out anew when its depth changed."""
+    row = connection.execute(select(installation)).one_or_none()
+    if row is None:
+        made = Installation(secrets.token_bytes(32), history_depth)
+        connection.execute(
+            insert(installation).values(
+                id=1, decoy_key=made.decoy_key, history_depth=history_depth, probed_at=now_ms
+            )
+        )
+        return made
+    if row.history_depth != history_depth:
+        _lay_out(connection, history_depth)
+    return Installation(row.decoy_key, history_depth)
+
+
+def _lay_out(connection: Connection, history_depth: int) -> None:
+    head = select(accounts.c.sequence).where(accounts.c.id == versions.c.account_id)
+    connection.execute(
+        delete(versions).where(versions.c.sequence <= head.scalar_subquery() - history_depth)
+    )
+    # By way of negative slots: a row may not stand where another still is.
+    connection.execute(update(versions).values(slot=-1 - versions.c.sequence % history_depth))
+    connection.execute(update(versions).values(slot=-1 - versions.c.slot))
+    connection.execute(update(installation).values(history_depth=history_depth))

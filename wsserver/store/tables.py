@@ -1,0 +1,122 @@
+"""The tables, with the constraints that make a wrong row impossible. Times are milliseconds since 1970.
+
+Text that the protocol calls opaque (``encryptedWallet``, ``hmac``) is kept as the bytes of its UTF-8:
+PostgreSQL's text can't hold every Unicode string (U+0000).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column declared INTEGER."""
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("decoy_key", LargeBinary, nullable=False),
+    Column("history_depth", Integer, nullable=False),
+    Column("probed_at", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+    CheckConstraint("length(decoy_key) = 32", name="decoy_key"),
+    CheckConstraint("history_depth >= 1", name="history_depth"),
+)
+"""One row: what all processes on this database share.
+
+``history_depth`` is the number of slots that `versions` is laid out for.
+"""
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("email", Text, nullable=False),
+    Column("password_digest", LargeBinary, nullable=False),
+    Column("password_salt", LargeBinary, nullable=False),
+    Column("password_n", Integer, nullable=False),
+    Column("password_r", Integer, nullable=False),
+    Column("password_p", Integer, nullable=False),
+    Column("client_salt_seed", Text, nullable=False),
+    Column("kdf_n", Integer, nullable=False),
+    Column("kdf_r", Integer, nullable=False),
+    Column("kdf_p", Integer, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("email"),
+    CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
+    CheckConstraint("length(password_digest) = 32", name="password_digest"),
+    CheckConstraint("length(password_salt) >= 16", name="password_salt"),
+    CheckConstraint("password_n > 1", name="password_n"),
+    CheckConstraint("password_r > 0", name="password_r"),
+    CheckConstraint("password_p > 0", name="password_p"),
+    CheckConstraint("length(client_salt_seed) = 64", name="client_salt_seed"),
+    CheckConstraint("kdf_n BETWEEN 16384 AND 1048576", name="kdf_n"),
+    CheckConstraint("kdf_r = 8", name="kdf_r"),
+    CheckConstraint("kdf_p BETWEEN 1 AND 4", name="kdf_p"),
+    CheckConstraint("length(epoch) = 32", name="epoch"),
+    CheckConstraint("sequence >= 0", name="sequence"),
+    sqlite_autoincrement=True,  # The id of a deleted account never becomes another's.
+)
+"""``email`` with A to Z lowered; ``sequence`` of the latest version, 0 where there is none."""
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("account_id", BigKey, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("device_id", Text, primary_key=True),
+    Column("name", Text),
+    Column("token_hash", LargeBinary),
+    Column("token_used_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Column("applied_sequence", BigInteger, nullable=False),
+    UniqueConstraint("token_hash"),
+    CheckConstraint("length(device_id) BETWEEN 1 AND 64", name="device_id"),
+    CheckConstraint("length(name) <= 128", name="name"),
+    CheckConstraint("length(token_hash) = 32", name="token_hash"),
+    CheckConstraint("applied_sequence >= 0", name="applied_sequence"),
+)
+"""A device has one token at most; ``token_hash`` is its SHA-256, null once it is logged out."""
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("account_id", BigKey, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("device_id", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("hmac", LargeBinary, nullable=False),
+    Column("encrypted_wallet", LargeBinary, nullable=False),
+    CheckConstraint("sequence >= 1", name="sequence"),
+    CheckConstraint("length(hmac) BETWEEN 1 AND 256", name="hmac"),
+    CheckConstraint("length(encrypted_wallet) >= 1", name="encrypted_wallet"),
+)
+"""The last states of each wallet, in a ring: ``slot`` = sequence modulo the installation's depth, so that
+storing one state lets go of the one that fell out, in the same write."""
