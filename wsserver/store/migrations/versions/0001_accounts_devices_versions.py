@@ -55,7 +55,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("email", name=op.f("uq_accounts_email")),
         sqlite_autoincrement=True,
-        sqlite_autoincrement=True,
     )
     op.create_table(
         "installation",
