@@ -1,0 +1,188 @@
+"""What can go wrong for a client: the protocol's errors, and those of the client's own.
+
+::
+
+    WalletSyncError                 whatever this project raises on purpose
+    ├── RpcError                    an error answer; its tree is drawn in `wsschema.errors`
+    ├── CannotConnect               the server cannot be reached
+    ├── SessionEnded                the session is over, and for what reason
+    ├── CallTimedOut                no answer in time; the call may have been carried out
+    ├── AnswerLost                  the connection was lost before the answer to a call that
+    │                               must not be repeated blindly
+    ├── MessageTooLarge             the server takes no message as large as this
+    ├── StateRefused                the server showed a state that contradicts what is known
+    └── WeakKdf                     the server asks for a weaker key derivation than accepted
+"""
+
+from __future__ import annotations
+
+from wsschema.errors import (
+    AccountDisabled,
+    AccountExists,
+    AlreadyAuthenticated,
+    BadCredentials,
+    BadResetToken,
+    BadToken,
+    BadVerificationToken,
+    Conflict,
+    ConflictError,
+    Forbidden,
+    InternalError,
+    InvalidParams,
+    InvalidRequest,
+    MethodNotFound,
+    NoSuchDevice,
+    NoSuchVersion,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    NotVerified,
+    NoWallet,
+    ParseError,
+    RateLimited,
+    RpcError,
+    ServiceUnavailable,
+    TooLarge,
+    TooManyDevices,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    UnknownError,
+    WalletExists,
+    WalletSyncError,
+    WalletTooLarge,
+)
+from wsschema.messages import Kdf
+
+__all__ = [
+    "AccountDisabled",
+    "AccountExists",
+    "AlreadyAuthenticated",
+    "AnswerLost",
+    "BadCredentials",
+    "BadResetToken",
+    "BadToken",
+    "BadVerificationToken",
+    "CallTimedOut",
+    "CannotConnect",
+    "Conflict",
+    "ConflictError",
+    "Forbidden",
+    "InternalError",
+    "InvalidParams",
+    "InvalidRequest",
+    "MessageTooLarge",
+    "MethodNotFound",
+    "NoSuchDevice",
+    "NoSuchVersion",
+    "NoWallet",
+    "NotAllowed",
+    "NotAuthenticated",
+    "NotFound",
+    "NotVerified",
+    "ParseError",
+    "RateLimited",
+    "RpcError",
+    "ServiceUnavailable",
+    "SessionEnded",
+    "StateRefused",
+    "TooLarge",
+    "TooManyDevices",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unavailable",
+    "UnknownError",
+    "WalletExists",
+    "WalletSyncError",
+    "WalletTooLarge",
+    "WeakKdf",
+]
+
+
+class CannotConnect(WalletSyncError):
+    """The server at ``url`` cannot be reached, or what answers there is no wallet-sync server."""
+
+    def __init__(self, url: str, cause: str) -> None:
+        self.url, self.cause = url, cause
+        super().__init__(f"cannot connect to {url}: {cause}")
+
+
+class SessionEnded(WalletSyncError):
+    """The session is over and does not come back by itself.
+
+    ``reason`` is the server's (``replaced``, ``password_changed``, ``bad_token``, ...), ``closed``
+    after the caller's own `close`, or ``close_1003`` and the like after a close code that says to
+    stay away.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the session has ended: {_ENDINGS.get(reason, reason)}")
+
+
+_ENDINGS = {
+    "closed": "it was closed here",
+    "password_changed": "the password of the account was changed",
+    "password_reset": "the password of the account was reset, and its wallet deleted",
+    "device_revoked": "this device was revoked",
+    "logged_out": "this device logged out",
+    "account_deleted": "the account was deleted",
+    "account_disabled": "the operator of the server disabled the account",
+    "replaced": "another login with this device's id replaced it",
+    "expired": "its token expired",
+    "bad_token": "the server does not know its token any more",
+}
+
+
+class CallTimedOut(WalletSyncError, TimeoutError):
+    """No answer within ``timeout_s``: the call may have been carried out.
+
+    A push may be repeated to the letter; it lands once.
+    """
+
+    def __init__(self, method: str, timeout_s: float) -> None:
+        self.method, self.timeout_s = method, timeout_s
+        super().__init__(f"{method} was not answered within {timeout_s:g} s")
+
+
+class AnswerLost(WalletSyncError):
+    """The connection was lost before the answer to a call that must not be repeated blindly."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        super().__init__(
+            f"the connection was lost before {method} was answered: it may have been done or not"
+        )
+
+
+class MessageTooLarge(WalletSyncError):
+    """The call makes a message of ``message_bytes``, which the server does not take."""
+
+    def __init__(self, method: str, message_bytes: int, limit_bytes: int | None = None) -> None:
+        self.method, self.message_bytes, self.limit_bytes = method, message_bytes, limit_bytes
+        limit = "" if limit_bytes is None else f"; the limit is {limit_bytes:,}"
+        super().__init__(f"{method} makes a message of {message_bytes:,} bytes{limit}")
+
+
+class StateRefused(WalletSyncError):
+    """The server showed a state that cannot be; nothing local was changed.
+
+    ``reason``: ``bad_hmac`` (not made with this account's key), ``went_back`` (an older sequence
+    under the same epoch), ``changed`` (another state under a sequence already seen), ``mismatched``
+    (not the state that was asked for), ``cannot_open`` (its seal does not open).
+    """
+
+    def __init__(self, reason: str, sequence: int, text: str) -> None:
+        self.reason, self.sequence = reason, sequence
+        super().__init__(f"refused state {sequence} from the server: {text}")
+
+
+class WeakKdf(WalletSyncError):
+    """The server asks for ``kdf``, weaker than ``minimum``: it may be after the root password."""
+
+    def __init__(self, kdf: Kdf, minimum: Kdf) -> None:
+        self.kdf, self.minimum = kdf, minimum
+        super().__init__(
+            f"the server asks for scrypt with n={kdf.n}, r={kdf.r}, p={kdf.p}, which is weaker "
+            f"than n={minimum.n}, r={minimum.r}, p={minimum.p}; no password was sent"
+        )
