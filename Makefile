@@ -1,0 +1,80 @@
+# Every command that the project has. `make` lists them.
+
+# The first Python that runs and that the lock was made for; failing that, a newer one.
+# A candidate counts only when it really runs: a version manager's shim may exist and fail.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+PYTHON ?= $(shell for below in 3,15 4,0; do for python in $(PYTHONS); do \
+	"$$python" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < ($$below))" \
+		2>/dev/null && echo "$$python" && exit; done; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+UV := build/uv/bin/uv pip compile --no-config --universal --python-version 3.11 \
+	--generate-hashes --quiet --custom-compile-command "make lock" $(LOCK_OPTIONS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo walkthrough test coverage check format lock clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(INSTALLED) ## Install the locked dependencies and the project into .venv
+
+# An unchanged lock and pyproject.toml install nothing.
+$(INSTALLED): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "wallet-sync needs Python 3.11 or later, and none of these is one: $(PYTHONS)." \
+			"Install one, or name yours: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 \
+		|| "$(PYTHON)" -m venv --clear $(VENV) \
+		|| { echo "$(PYTHON) could not make a virtual environment. On Debian and Ubuntu the" \
+			"part that it lacks is a package of its own: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV) with $$($(BIN)/python --version)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
+	@touch $(INSTALLED)
+
+run: setup ## Serve on loopback, open to everyone, for development
+	@WSSERVER_VERIFICATION=$${WSSERVER_VERIFICATION:-open} WSSERVER_HOST=$${WSSERVER_HOST:-127.0.0.1} \
+		$(BIN)/wsserver serve
+
+demo: setup ## Watch two devices stay in sync, for half a minute
+	@$(BIN)/python tools/demo.py
+
+walkthrough: setup ## Write client/README.md anew from what the software prints
+	@$(BIN)/python tools/walkthrough.py --write
+
+test: setup ## Run the tests; the core must be covered by every branch
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=100
+
+coverage: setup ## Write what the last `make test` covered to htmlcov/index.html
+	@$(BIN)/python -m coverage html
+
+check: setup ## Check style, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Format the code and mend what can be mended
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: ## Lock the dependencies anew (LOCK_OPTIONS=--upgrade takes the newest)
+	@[ -x build/uv/bin/uv ] || "$(PYTHON)" -m venv build/uv
+	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
+	@$(UV) --all-extras pyproject.toml --output-file requirements.lock
+	@$(UV) --extra server --constraints requirements.lock pyproject.toml \
+		--output-file requirements-server.lock
+	@echo hatchling | $(UV) --constraints requirements.lock - \
+		--output-file requirements-build.lock
+
+clean: ## Remove what these commands made
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis \
+		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find client schema tests tools wsserver -name __pycache__ -type d -prune -exec rm -rf {} +
