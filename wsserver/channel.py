@@ -1,0 +1,162 @@
+"""A channel: one session on one connection. It carries out what the pure session decides.
+
+State: the two it joins. Everything here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from wsschema.messages import Device
+from wsserver.operations import DeviceRecord, Published, PushState
+from wsserver.session import (
+    Answered,
+    Close,
+    Effect,
+    Join,
+    Leave,
+    Notify,
+    Opened,
+    Perform,
+    RestartClock,
+    Send,
+    Session,
+    StopClock,
+)
+
+if TYPE_CHECKING:
+    from wsserver.connection import Connection
+    from wsserver.engine import Engine
+
+CALLS_IN_FLIGHT_MAX: Final = 32
+"""Calls of one connection that may wait for something; its next messages wait unread meanwhile."""
+
+
+class Channel:
+    """The application on a connection, and the hub's listener for its account."""
+
+    __slots__ = ("_connection", "_engine", "_session", "connection_id")
+
+    def __init__(self, engine: Engine, connection: Connection, connection_id: int) -> None:
+        self._engine = engine
+        self._connection = connection
+        self._session = Session(engine.facts, connection_id)
+        self.connection_id = connection_id
+
+    # What the transport tells.
+
+    def message_received(self, payload: bytes | bytearray) -> None:
+        """A text message came."""
+        self._carry_out(self._session.receive(payload))
+
+    def writable(self) -> None:
+        """The peer has caught up with what it was sent."""
+        self._carry_out(self._session.writable())
+
+    def connection_lost(self) -> None:
+        """The connection is gone."""
+        self._carry_out(self._session.lost())
+        self._engine.forget(self)
+
+    # What the hub tells, and what it asks.
+
+    @property
+    def device_id(self) -> str:
+        """The session's device."""
+        return self._session.device_id
+
+    @property
+    def token_hash(self) -> bytes | None:
+        """The session's token, once it has one."""
+        return self._session.token_hash
+
+    @property
+    def device(self) -> DeviceRecord | None:
+        """The session's device, once the session is open."""
+        return self._session.device
+
+    @device.setter
+    def device(self, device: DeviceRecord) -> None:
+        self._session.device = device
+
+    def wallet_updated(self, update: Published) -> None:
+        """Another connection of the account pushed."""
+        congested = self._connection.congested
+        self._carry_out(self._session.wallet_updated(update, congested=congested))
+
+    def device_updated(self, device: Device) -> None:
+        """Another device of the account came, went or acknowledged."""
+        congested = self._connection.congested
+        self._carry_out(self._session.device_updated(device, congested=congested))
+
+    def revoked(self, reason: str) -> None:
+        """The session's token is gone."""
+        self._carry_out(self._session.revoked(reason))
+
+    # What the server tells.
+
+    def drain(self, retry_after_ms: int) -> None:
+        """The server is about to stop."""
+        self._carry_out(self._session.drain(retry_after_ms))
+
+    @property
+    def live(self) -> bool:
+        """Whether the session is authenticated and not over."""
+        return self._session.live
+
+    # Carrying out.
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        connection, engine = self._connection, self._engine
+        for effect in effects:
+            match effect:
+                case Perform():
+                    self._perform(effect)
+                case Answered():
+                    engine.metrics.count_call(effect.method, effect.outcome)
+                    if effect.payload is not None:
+                        connection.send(effect.payload)
+                case Notify():
+                    connection.send_frame(engine.frame_update(effect.update, effect.with_wallet))
+                    engine.metrics.count_notification("wallet.updated")
+                case Send():
+                    connection.send(effect.payload)
+                case Join():
+                    engine.hub.join(effect.account_id, self)
+                case Leave():
+                    engine.leave(effect.account_id, self)
+                case Opened():
+                    connection.authenticated()
+                    engine.announce(effect.opened, self)
+                case RestartClock():
+                    connection.restart_authentication_clock()
+                case StopClock():
+                    connection.stop_authentication_clock()
+                case Close():
+                    connection.close(effect.code, effect.reason)
+                case _:
+                    assert_never(effect)
+        in_flight = self._session.in_flight
+        if in_flight >= CALLS_IN_FLIGHT_MAX:
+            connection.hold()
+        elif in_flight <= CALLS_IN_FLIGHT_MAX // 2:
+            connection.release()
+
+    def _perform(self, effect: Perform) -> None:
+        if type(effect.operation) is PushState:
+            done = functools.partial(self._complete_push, effect.ticket, time.monotonic())
+        else:
+            done = functools.partial(self._complete, effect.ticket)
+        self._engine.perform(effect.operation, done, self._is_wanted)
+
+    def _is_wanted(self) -> bool:
+        return not self._connection.closing
+
+    def _complete(self, ticket: int, answer: Any) -> None:
+        self._carry_out(self._session.complete(ticket, answer))
+
+    def _complete_push(self, ticket: int, started_s: float, answer: Any) -> None:
+        self._engine.metrics.push_seconds.observe(time.monotonic() - started_s)
+        self._complete(ticket, answer)

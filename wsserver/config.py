@@ -1,0 +1,168 @@
+"""Settings: flags over environment over a TOML file over defaults.
+
+Every field is a flag of ``wsserver serve`` (``--admin-port``), a variable (``WSSERVER_ADMIN_PORT``)
+and a key of the TOML file (``admin_port``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from wsschema.fields import Email, FieldError, lower_email
+
+PREFIX = "WSSERVER_"
+
+
+class ConfigurationError(Exception):
+    """Settings that can't be served with; the text has a line for each."""
+
+
+def _split(value: Any) -> Any:
+    return re.split(r"[,\s]+", value.strip(", \n")) if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """All settings, checked. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8090, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    admin_host: str = Field("127.0.0.1", description="Address of the admin port.")
+    admin_port: int = Field(
+        8091,
+        ge=0,
+        le=65535,
+        description="Port of /healthz, /readyz and /metrics; 0 is off.",
+    )
+    database_url: str = Field(
+        "sqlite:///wallet-sync.db", description="SQLAlchemy URL of the database."
+    )
+    verification: Literal["open", "allowlist", "email"] = Field(
+        "allowlist",
+        description="Who may register: open (everyone; for development), allowlist, or email.",
+    )
+    allowlist: Annotated[frozenset[str], NoDecode, BeforeValidator(_split)] = Field(
+        frozenset(),
+        description="Addresses that may register in mode allowlist, separated by commas.",
+    )
+    history_depth: int = Field(
+        10, ge=1, le=1000, description="States of a wallet kept readable, the latest included."
+    )
+    wallet_bytes: int = Field(
+        256 * 1024, ge=1024, le=16 * 2**20, description="Largest encrypted wallet."
+    )
+    devices_max: int = Field(64, ge=1, le=1000, description="Devices of one account.")
+    token_lifetime_s: int = Field(
+        14 * 86_400, ge=60, description="How long a token lives from its last use."
+    )
+    connections_max: int | None = Field(
+        None,
+        ge=1,
+        description="Open connections; unless given, what the limit of descriptors allows.",
+    )
+    auth_timeout_s: float = Field(
+        30, gt=0, description="How long a connection may take to authenticate."
+    )
+    ping_interval_s: float = Field(25, gt=0, description="How often the server pings.")
+    pong_timeout_s: float = Field(20, gt=0, description="How long a pinged peer may stay silent.")
+    drain_timeout_s: float = Field(
+        10, gt=0, description="How long a stop may take, from the signal to the exit."
+    )
+    password_workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Passwords hashed at once, 32 MiB each. Unless given, the number of cores.",
+    )
+    password_waiting_max: int = Field(
+        128, ge=1, description="Logins that may wait for a password to be hashed; more get 429."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged."
+    )
+    bus_url: str | None = Field(
+        None, description="Bus between nodes. Not available in this version."
+    )
+
+    @field_validator("allowlist")
+    @classmethod
+    def _check_addresses(cls, addresses: frozenset[str]) -> frozenset[str]:
+        for address in addresses:
+            try:
+                Email().read(address, "", lenient=False)
+            except FieldError as error:
+                raise ValueError(f"an address {error.text}") from None
+        return frozenset(map(lower_email, addresses))
+
+    @field_validator("verification")
+    @classmethod
+    def _check_verification(cls, verification: str) -> str:
+        if verification == "email":
+            raise ValueError(
+                "registration by mail is not available in this version; "
+                "use 'allowlist' (with the addresses in WSSERVER_ALLOWLIST) or 'open'"
+            )
+        return verification
+
+    @field_validator("bus_url")
+    @classmethod
+    def _check_bus(cls, bus_url: str | None) -> str | None:
+        if bus_url:
+            raise ValueError(
+                "a bus between nodes is not available in this version: run one process per database"
+            )
+        return None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file that ``WSSERVER_CONFIG`` names."""
+        path = os.environ.get(f"{PREFIX}CONFIG")
+        sources = [init_settings, env_settings]
+        if path:
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
+        return tuple(sources)
+
+
+def load_settings(flags: dict[str, Any]) -> Settings:
+    """The settings in force, with the flags that are not None before all other sources.
+
+    Raises ConfigurationError that says everything that is wrong at once.
+    """
+    flags = {name: value for name, value in flags.items() if value is not None}
+    path = flags.pop("config", None) or os.environ.get(f"{PREFIX}CONFIG")
+    if path:
+        os.environ[f"{PREFIX}CONFIG"] = path
+    if path and not Path(path).is_file():
+        raise ConfigurationError(f"the configuration file {path} does not exist")
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False, include_context=False, include_input=False):
+            name = str(item["loc"][0]) if item["loc"] else "settings"
+            text = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{name} (--{name.replace('_', '-')}, {PREFIX}{name.upper()}): {text}")
+        raise ConfigurationError("\n".join(lines)) from None
+    except ValueError as error:
+        raise ConfigurationError(f"the configuration file can't be read: {error}") from None

@@ -1,0 +1,164 @@
+"""The engine: what all sessions of a server share, and who performs their operations.
+
+State: the hub, and the frame of the newest update. Everything here runs on the event loop; the
+store's lanes and the password pool hand their answers over to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from wsschema.codec import encode_notification
+from wsschema.messages import WalletUpdated
+from wsserver.channel import Channel
+from wsserver.connection import Connection, encode_text_frame
+from wsserver.hub import Hub
+from wsserver.metrics import Metrics
+from wsserver.operations import (
+    CheckPassword,
+    FindOnline,
+    HashPassword,
+    MarkSeen,
+    OpenedSession,
+    Operation,
+    Published,
+    events_of,
+)
+from wsserver.passwords import PasswordPool
+from wsserver.session import ServerFacts
+from wsserver.store.sql import SqlStore
+
+logger = logging.getLogger(__name__)
+
+RENEWAL_INTERVAL_S: Final = 3600
+"""How stale the stored last use of a token may be: an open connection counts as use."""
+RENEWAL_CHUNK: Final = 500
+
+Done = Callable[[Any], None]
+
+
+class Engine:
+    """Mounts a channel on each connection, performs operations, publishes what they changed."""
+
+    def __init__(
+        self, *, facts: ServerFacts, store: SqlStore, passwords: PasswordPool, metrics: Metrics
+    ) -> None:
+        self.facts = facts
+        self.metrics = metrics
+        self.hub = Hub()
+        self._store = store
+        self._passwords = passwords
+        self._loop = asyncio.get_running_loop()
+        self._channels: set[Channel] = set()
+        self._emptied = asyncio.Event()
+        self._connection_id = 0
+        self._framed: tuple[Published, bool, bytes] | None = None
+
+    # What a listener and a channel call.
+
+    def mount(self, connection: Connection) -> Channel:
+        """A session for a connection that was opened."""
+        self._connection_id += 1
+        channel = Channel(self, connection, self._connection_id)
+        self._channels.add(channel)
+        return channel
+
+    def forget(self, channel: Channel) -> None:
+        """Its connection is gone."""
+        self._channels.discard(channel)
+        if not self._channels:
+            self._emptied.set()
+
+    def perform(self, operation: Operation[Any], done: Done, is_wanted: Callable[[], bool]) -> None:
+        """Have the operation performed; ``done`` gets its answer or RpcError, never at once."""
+        match operation:
+            case HashPassword() | CheckPassword():
+                self._passwords.submit(operation, done, is_wanted)
+            case FindOnline(account_id=account_id):
+                self._loop.call_soon(done, self.hub.find_online(account_id))
+            case _:
+                self._store.submit(operation, done)
+
+    def announce(self, opened: OpenedSession, channel: Channel) -> None:
+        """The channel's session is live."""
+        self.metrics.sessions.inc()
+        self.hub.announce(opened.account_id, channel)
+        now_ms = _now_ms()
+        if opened.token_used_at_ms + RENEWAL_INTERVAL_S * 1000 < now_ms:
+            self._store.submit(MarkSeen(opened.token_hash, now_ms), _ignore)
+
+    def leave(self, account_id: int, channel: Channel) -> None:
+        """The channel's session is over, or could not be opened."""
+        now_ms = _now_ms()
+        self.hub.leave(account_id, channel, now_ms=now_ms)
+        if channel.device is not None and channel.token_hash is not None:
+            self.metrics.sessions.dec()
+            self._store.submit(MarkSeen(channel.token_hash, now_ms), _ignore)
+
+    def frame_update(self, update: Published, with_wallet: bool) -> bytes:
+        """The frame that tells of an update: made once for all listeners."""
+        framed = self._framed
+        if framed is not None and framed[0] is update and framed[1] is with_wallet:
+            return framed[2]
+        state = update.state
+        message = WalletUpdated(
+            state.sequence,
+            state.hmac,
+            state.device_id,
+            state.updated_at,
+            state if with_wallet else None,
+        )
+        frame = encode_text_frame(encode_notification(message))
+        self._framed = (update, with_wallet, frame)
+        return frame
+
+    # What the store calls.
+
+    def take_answer(self, operation: Operation[Any], answer: Any, done: Done) -> None:
+        """An operation was performed: publish what it changed, then tell who waits for it.
+
+        Publishing hangs on the commit, not on the author: one that is gone loses its answer, and
+        nobody loses the update.
+        """
+        if operation.writes:
+            for event in events_of(operation, answer):
+                self.hub.publish(event)
+        done(answer)
+
+    # What the server calls.
+
+    def drain(self, retry_after_ms: Callable[[], int]) -> None:
+        """Have every session finish what it is at; each is told a time of its own to come back."""
+        for channel in tuple(self._channels):
+            channel.drain(retry_after_ms())
+
+    async def wait_until_empty(self) -> None:
+        """Return once no connection is left."""
+        while self._channels:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    async def renew_tokens(self) -> None:
+        """Keep the tokens of open connections alive, a few at a time, until it is cancelled."""
+        while True:
+            await asyncio.sleep(RENEWAL_INTERVAL_S)
+            tokens = [
+                listener.token_hash for listener in self.hub if listener.token_hash is not None
+            ]
+            for start in range(0, len(tokens), RENEWAL_CHUNK):
+                now_ms = _now_ms()
+                for token_hash in tokens[start : start + RENEWAL_CHUNK]:
+                    self._store.submit(MarkSeen(token_hash, now_ms), _ignore)
+                await asyncio.sleep(1)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _ignore(answer: Any) -> None:
+    """Nobody waits for it."""

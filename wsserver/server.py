@@ -1,0 +1,245 @@
+"""The server: wires store, passwords, engine and listeners together, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Final
+
+from wsschema.errors import RpcError
+from wsschema.limits import (
+    JSON_ESCAPE_FACTOR,
+    MESSAGE_OVERHEAD_BYTES,
+    PATH,
+    PROTOCOL_VERSION,
+    Limits,
+)
+from wsschema.messages import AnnouncedLimits, ServerInfo
+from wsschema.openrpc import openrpc_document
+from wsserver.config import Settings
+from wsserver.engine import Engine
+from wsserver.http import AdminPages, answer_public
+from wsserver.metrics import Metrics
+from wsserver.operations import Operation, ProbeWrite
+from wsserver.passwords import PasswordPool
+from wsserver.session import ServerFacts
+from wsserver.store.sql import SqlStore
+from wsserver.transport import Listener, TransportLimits
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = "wallet-sync"
+DESCRIPTORS_RESERVED: Final = 64
+"""Descriptors kept for the database, the admin port and the log."""
+PROBE_TIMEOUT_S: Final = 2.0
+RECONNECTS_PER_S: Final = 1000
+"""How fast a restarted server wants its clients back: what ``retryAfterMs`` is spread over."""
+CLOSE_SHARE: Final = 0.3
+"""The share of the drain time that is kept for closing handshakes."""
+
+
+class Server:
+    """One process that serves. ``start`` it, then ``stop`` it; or ``run`` it until a signal."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._draining = False
+        self._probing: asyncio.Task[str | None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._admin: Listener | None = None
+        self.port = 0
+        self.admin_port = 0
+
+    async def start(self) -> None:
+        """Open the database, then the ports.
+
+        Raises StoreError and OSError with what stands in the way.
+        """
+        settings = self._settings
+        limits = make_limits(settings)
+        self._metrics = Metrics(queues=self._count_waiting, connections=self._count_connections)
+        self._store = SqlStore(
+            settings.database_url,
+            history_depth=settings.history_depth,
+            token_lifetime_s=settings.token_lifetime_s,
+            answer=self._take_answer,
+            observe_batch=self._metrics.observe_batch,
+        )
+        installed = await self._store.open()
+        self._passwords = PasswordPool(
+            workers=settings.password_workers, waiting_max=settings.password_waiting_max
+        )
+        facts = ServerFacts(
+            info=make_info(settings, limits),
+            document=openrpc_document(version=version(NAME)),
+            limits=limits,
+            allowlist=settings.allowlist if settings.verification == "allowlist" else None,
+            decoy_key=installed.decoy_key,
+        )
+        self._engine = Engine(
+            facts=facts, store=self._store, passwords=self._passwords, metrics=self._metrics
+        )
+        transport_limits = TransportLimits(
+            message_bytes_max=limits.message_bytes,
+            anonymous_message_bytes_max=limits.anonymous_message_bytes,
+            connections_max=settings.connections_max or find_connections_max(),
+            authentication_timeout_s=settings.auth_timeout_s,
+            ping_interval_s=settings.ping_interval_s,
+            pong_timeout_s=settings.pong_timeout_s,
+        )
+        self._public = Listener(
+            limits=transport_limits, application=self._engine.mount, respond=answer_public
+        )
+        try:
+            if settings.admin_port:
+                await self._start_admin(transport_limits)
+            self.port = await self._public.start(settings.host, settings.port)
+        except BaseException:
+            await self.stop()
+            raise
+        self._renewing = asyncio.create_task(self._engine.renew_tokens())
+
+    async def run(self, on_started: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        await self.start()
+
+        def take_signal() -> None:
+            if stop.is_set():
+                logger.warning("second signal: exiting at once")
+                sys.stderr.flush()
+                # No finally clause, no thread is waited for: what was acknowledged is durable.
+                signal.raise_signal(signal.SIGKILL)
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, take_signal)
+        on_started()
+        await stop.wait()
+        logger.info("draining: %d connections", self._count_connections())
+        await self.stop()
+        logger.info("stopped")
+
+    async def stop(self) -> None:
+        """Refuse newcomers, answer what is in flight, send clients away (1012), close the store.
+
+        Takes ``drain_timeout_s`` at most.
+        """
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        ends_at_s = loop.time() + self._settings.drain_timeout_s
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self._public.stop_accepting()
+        spread_ms = 1000 + 1000 * self._count_connections() // RECONNECTS_PER_S
+        self._engine.drain(lambda: random.randrange(spread_ms // 4, spread_ms))  # noqa: S311
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends_at_s - CLOSE_SHARE * self._settings.drain_timeout_s):
+                await self._engine.wait_until_empty()
+        for listener in filter(None, (self._public, self._admin)):
+            await listener.close(timeout_s=max(0.1, (ends_at_s - loop.time()) / 2))
+        self._passwords.close()
+        await self._store.close()
+
+    # Parts of it.
+
+    async def _start_admin(self, limits: TransportLimits) -> None:
+        pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
+        self._admin = Listener(limits=limits, application=None, respond=pages.answer)
+        self.admin_port = await self._admin.start(
+            self._settings.admin_host, self._settings.admin_port
+        )
+
+    def _take_answer(
+        self, operation: Operation[Any], answer: Any, done: Callable[[Any], None]
+    ) -> None:
+        self._engine.take_answer(operation, answer, done)
+
+    def _count_connections(self) -> int:
+        return len(self._public.connections)
+
+    def _count_waiting(self) -> dict[str, int]:
+        return {**self._store.waiting, "passwords": self._passwords.waiting}
+
+    async def _probe(self) -> str | None:
+        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
+        if self._draining:
+            return "the server is stopping"
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_store())
+            self._probing.add_done_callback(self._forget_probe)
+        return await asyncio.shield(self._probing)
+
+    def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
+        self._probing = None
+
+    async def _probe_store(self) -> str | None:
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def settle(answer: Any) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        self._store.submit(ProbeWrite(), settle)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                answer = await answered
+                return "the store can't be written" if isinstance(answer, RpcError) else None
+        return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
+
+
+def make_limits(settings: Settings) -> Limits:
+    """The limits that the server announces and holds."""
+    return Limits(
+        wallet_bytes=settings.wallet_bytes,
+        message_bytes=JSON_ESCAPE_FACTOR * settings.wallet_bytes + MESSAGE_OVERHEAD_BYTES,
+        history_depth=settings.history_depth,
+        devices=settings.devices_max,
+    )
+
+
+def make_info(settings: Settings, limits: Limits) -> ServerInfo:
+    """The answer to ``server.info``."""
+    return ServerInfo(
+        name=NAME,
+        version=version(NAME),
+        protocol=PROTOCOL_VERSION,
+        features=(),
+        verification=settings.verification,
+        limits=AnnouncedLimits(
+            wallet_bytes=limits.wallet_bytes,
+            message_bytes=limits.message_bytes,
+            anonymous_message_bytes=limits.anonymous_message_bytes,
+            history_depth=limits.history_depth,
+            batch=limits.batch,
+            devices=limits.devices,
+        ),
+    )
+
+
+def find_connections_max() -> int:
+    """What the process's limit of descriptors allows, after raising it as far as it may be."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return 10_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return 1_000_000
+    return max(16, soft - DESCRIPTORS_RESERVED)
+
+
+def describe_url(host: str, port: int) -> str:
+    """The URL that clients of this machine use."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"ws://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}{PATH}"
