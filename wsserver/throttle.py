@@ -1,0 +1,74 @@
+"""Throttles: how often a key may do a thing. Pure; time is handed in.
+
+Each key costs one number: the generic cell rate algorithm (ITU-T I.371, annex A), which is a token
+bucket that stores when it will be full again instead of how full it is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``burst`` at once after a rest, then ``per_s`` a second."""
+
+    per_s: float
+    burst: int
+
+
+class Throttle:
+    """One bucket a key, for ``keys_max`` keys; past that the key unseen longest starts anew."""
+
+    __slots__ = ("_full_at_s", "_interval_s", "_keys_max", "_tolerance_s")
+
+    def __init__(self, rate: Rate, *, keys_max: int) -> None:
+        self._interval_s = 1 / rate.per_s
+        self._tolerance_s = rate.burst * self._interval_s
+        self._keys_max = keys_max
+        self._full_at_s: OrderedDict[Hashable, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at_s)
+
+    def take(self, key: Hashable, now_s: float) -> int:
+        """Take one from the key's bucket: 0, or the milliseconds until there is one to take."""
+        wait_ms = self.find_wait_ms(key, now_s)
+        if not wait_ms:
+            self._full_at_s[key] = self._full_at(key, now_s) + self._interval_s
+            self._full_at_s.move_to_end(key)
+            self._forget_rested(now_s)
+        return wait_ms
+
+    def find_wait_ms(self, key: Hashable, now_s: float) -> int:
+        """How long until there is one to take; nothing is taken."""
+        after_s = self._full_at(key, now_s) + self._interval_s
+        wait_s = after_s - self._tolerance_s - now_s
+        return max(1, round(wait_s * 1000)) if wait_s > 1e-9 else 0
+
+    def _full_at(self, key: Hashable, now_s: float) -> float:
+        return max(self._full_at_s.get(key, now_s), now_s)
+
+    def _forget_rested(self, now_s: float) -> None:
+        """Let go of the two keys unseen longest if they are full again: more than come in."""
+        for _ in range(2):
+            key, full_at_s = next(iter(self._full_at_s.items()))
+            if full_at_s > now_s and len(self._full_at_s) <= self._keys_max:
+                return
+            del self._full_at_s[key]
+
+
+def address_key(address: str) -> str:
+    """What counts as one peer: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed, 64), strict=False).network_address)
