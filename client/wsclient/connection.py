@@ -1,0 +1,147 @@
+"""One connection to a server, by the websockets library: bytes of whole messages in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from importlib import metadata
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+)
+from websockets.typing import Subprotocol
+
+from wsclient.errors import CannotConnect
+from wsschema.limits import SUBPROTOCOL, Limits
+
+OPENING_TIMEOUT_S: Final = 10
+PING_INTERVAL_S: Final = 30
+"""Between pings of our own: the server's find a dead client, these a dead server."""
+PING_TIMEOUT_S: Final = 20
+CLOSING_TIMEOUT_S: Final = 2
+
+
+class ConnectionLost(Exception):
+    """The connection is gone; ``code`` is the server's close code, None when it sent none."""
+
+    def __init__(self, code: int | None, cause: str) -> None:
+        self.code, self.cause = code, cause
+        super().__init__(cause)
+
+
+class Connection(Protocol):
+    """What a session needs of a connection; every method but `close` raises ConnectionLost."""
+
+    async def send(self, payload: bytes) -> None:
+        """Sends one message of UTF-8 text."""
+        ...
+
+    async def receive(self) -> bytes | str:
+        """The next message, whole."""
+        ...
+
+    async def close(self) -> None:
+        """Closes it, within `CLOSING_TIMEOUT_S`."""
+        ...
+
+    def allow_messages_of(self, message_bytes: int) -> None:
+        """From now on takes messages up to this size."""
+        ...
+
+
+class WebSocketConnection:
+    """A `Connection` over a real socket."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    async def send(self, payload: bytes) -> None:
+        """Sends one message of UTF-8 text."""
+        try:
+            await self._socket.send(payload, text=True)
+        except ConnectionClosed as closed:
+            raise _lost(closed) from None
+
+    async def receive(self) -> bytes:
+        """The next message, whole."""
+        try:
+            return await self._socket.recv(decode=False)
+        except ConnectionClosed as closed:
+            raise _lost(closed) from None
+
+    async def close(self) -> None:
+        """Closes it, within `CLOSING_TIMEOUT_S`."""
+        await self._socket.close()
+
+    def allow_messages_of(self, message_bytes: int) -> None:
+        """From now on takes messages up to this size."""
+        self._socket.protocol.max_message_size = message_bytes
+
+
+async def open_websocket(url: str) -> Connection:
+    """A new connection to ``url``; raises CannotConnect."""
+    try:
+        socket = await connect(
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,  # ciphertext does not shrink
+            user_agent_header=f"wallet-sync-client/{_version()}",
+            proxy=None if _is_loopback(url) else True,
+            open_timeout=OPENING_TIMEOUT_S,
+            ping_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+            close_timeout=CLOSING_TIMEOUT_S,
+            max_size=Limits().message_bytes,
+        )
+    except (OSError, InvalidHandshake, InvalidURI, ValueError) as error:
+        raise CannotConnect(url, _describe(error)) from error
+    return WebSocketConnection(socket)
+
+
+def _lost(closed: ConnectionClosed) -> ConnectionLost:
+    # A close that we began (a ping unanswered, a frame we could not read) says nothing of the
+    # server's.
+    theirs = closed.rcvd if closed.rcvd_then_sent is not False else None
+    if theirs is None:
+        return ConnectionLost(None, "the connection was lost")
+    reason = f" ({theirs.reason})" if theirs.reason else ""
+    return ConnectionLost(theirs.code, f"the server closed with {theirs.code}{reason}")
+
+
+def _describe(error: Exception) -> str:
+    match error:
+        case ConnectionRefusedError():
+            return "nothing listens there (connection refused)"
+        case TimeoutError() | asyncio.TimeoutError():
+            return f"no answer within {OPENING_TIMEOUT_S} s"
+        case InvalidStatus():
+            return f"it answered with HTTP {error.response.status_code}, not as a WebSocket server"
+        case InvalidMessage():
+            return "what answers there does not speak WebSocket"
+        case InvalidURI():
+            return "that is no address of a WebSocket server, like ws://127.0.0.1:8090/v1"
+    return str(error) or type(error).__name__
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("wallet-sync")
+    except metadata.PackageNotFoundError:
+        return "0"
