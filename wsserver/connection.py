@@ -95,7 +95,7 @@ class Application(Protocol):
         ...
 
 
-PARSE_BYTES: Final = 8 * 1024
+PARSE_BYTES: Final = 16 * 1024
 """How much input is parsed at a time. What waits for a slow application waits unparsed: a parsed
 frame takes some 300 bytes of memory, and the smallest takes 6 on the wire."""
 
@@ -578,9 +578,12 @@ class Connection(asyncio.Protocol):
         self._set_deadline(self._listener.limits.linger_timeout_s)
         if not linger:
             self._transport.close()
-        else:
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
+        elif not self._transport.is_closing():
+            try:
+                if self._transport.can_write_eof():  # TLS cannot
+                    self._transport.write_eof()
+            except OSError:  # asyncio lets through that the peer is gone
+                self._transport.abort()
             self._regulate_reading()
 
     def _enter_ending(self) -> None:
