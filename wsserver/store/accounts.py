@@ -42,8 +42,9 @@ _BY_ID_LOCKED = _BY_ID.with_for_update()
 _KEY_DERIVATION = select(
     accounts.c.client_salt_seed, accounts.c.kdf_n, accounts.c.kdf_r, accounts.c.kdf_p
 ).where(accounts.c.email == bindparam("email"))
-_LIVE_TOKEN = (
-    select(devices.c.device_id)
+_SESSION_LOCKED = (
+    _CREDENTIALS.add_columns(devices.c.device_id)
+    .join_from(devices, accounts)
     .where(
         devices.c.token_hash == bindparam("token_hash"),
         devices.c.account_id == bindparam("account_id"),
@@ -101,8 +102,7 @@ def create_account(connection: Connection, context: Context, operation: CreateAc
 def replace_password(connection: Connection, context: Context, operation: ReplacePassword) -> None:
     """New credentials and the re-encrypted wallet; ends every token, keeps no earlier version."""
     account_id, wallet = operation.account_id, operation.wallet
-    row = lock_checked(connection, account_id, operation.checked)
-    device_id = _find_live_device(connection, account_id, operation.token_hash)
+    row = _lock_session(connection, operation)
     if wallet is None and row.sequence:
         raise WalletExists
     if wallet is not None and wallet.sequence != row.sequence + 1:
@@ -118,7 +118,7 @@ def replace_password(connection: Connection, context: Context, operation: Replac
                 account_id=account_id,
                 slot=wallet.sequence % context.history_depth,
                 sequence=wallet.sequence,
-                device_id=device_id,
+                device_id=row.device_id,
                 updated_at=context.now_ms(),
                 hmac=wallet.hmac.encode(),
                 encrypted_wallet=wallet.encrypted_wallet.encode(),
@@ -126,7 +126,7 @@ def replace_password(connection: Connection, context: Context, operation: Replac
         )
         connection.execute(
             update(devices)
-            .where(devices.c.account_id == account_id, devices.c.device_id == device_id)
+            .where(devices.c.account_id == account_id, devices.c.device_id == row.device_id)
             .values(applied_sequence=wallet.sequence)
         )
         values["sequence"] = wallet.sequence
@@ -138,8 +138,7 @@ def replace_password(connection: Connection, context: Context, operation: Replac
 
 def remove_account(connection: Connection, context: Context, operation: RemoveAccount) -> None:
     """Delete the account and all that belongs to it."""
-    lock_checked(connection, operation.account_id, operation.checked)
-    _find_live_device(connection, operation.account_id, operation.token_hash)
+    _lock_session(connection, operation)
     connection.execute(delete(accounts).where(accounts.c.id == operation.account_id))
 
 
@@ -148,7 +147,7 @@ def lock_checked(
 ) -> Row[*tuple[Any, ...]]:
     """The account's row, locked, if the hash that was checked is still the stored one.
 
-    A login that was in scrypt while a password change was committed must get nothing for the old one.
+    A login that was in scrypt while a password change was committed gets nothing for the old one.
     """
     row = connection.execute(_BY_ID_LOCKED, {"account_id": account_id}).one_or_none()
     if row is None or _password(row) != checked:
@@ -161,12 +160,17 @@ def make_epoch() -> str:
     return secrets.token_hex(16)
 
 
-def _find_live_device(connection: Connection, account_id: int, token_hash: bytes) -> str:
-    parameters = {"account_id": account_id, "token_hash": token_hash}
-    device_id: str | None = connection.execute(_LIVE_TOKEN, parameters).scalar_one_or_none()
-    if device_id is None:
+def _lock_session(
+    connection: Connection, operation: ReplacePassword | RemoveAccount
+) -> Row[*tuple[Any, ...]]:
+    """The account's row with the token's device, locked, if the checked hash is still stored."""
+    parameters = {"token_hash": operation.token_hash, "account_id": operation.account_id}
+    row = connection.execute(_SESSION_LOCKED, parameters).one_or_none()
+    if row is None:
         raise BadToken
-    return device_id
+    if _password(row) != operation.checked:
+        raise BadCredentials
+    return row
 
 
 def _credentials(row: Row[*tuple[Any, ...]]) -> Credentials:

@@ -1,9 +1,18 @@
-"""What the store's functions share besides a connection."""
+"""What the functions of a store share besides its data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsserver.operations import Operation
+
+Done = Callable[[Any], None]
+"""Takes the answer of an operation, or its RpcError, on the event loop."""
+
+Answer = Callable[[Operation[Any], Any, Done], None]
+"""Called on the event loop for each operation, in commit order, with its answer or RpcError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,3 +25,11 @@ class Context:
     now_ms: Callable[[], int]
     history_depth: int
     token_lifetime_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What all processes on a database share."""
+
+    decoy_key: bytes = field(repr=False)
+    history_depth: int

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from wsschema.errors import (
     AccountDisabled,
@@ -17,8 +17,8 @@ from wsschema.errors import (
     TooManyDevices,
 )
 from wsserver.operations import (
-    AcknowledgeState,
     Acknowledged,
+    AcknowledgeState,
     DeviceRecord,
     EndSession,
     FindToken,
@@ -44,7 +44,7 @@ _SESSION = (
     .join_from(devices, accounts)
     .where(devices.c.token_hash == bindparam("token_hash"))
 )
-_SESSION_LOCKED = _SESSION.with_for_update()
+_SESSION_LOCKED = _SESSION.where(devices.c.account_id == bindparam("account_id")).with_for_update()
 _DEVICES = (
     select(devices)
     .where(devices.c.account_id == bindparam("account_id"))
@@ -165,7 +165,10 @@ def end_session(connection: Connection, context: Context, operation: EndSession)
     """End the token; its device stays on the list."""
     ended = connection.execute(
         update(devices)
-        .where(devices.c.token_hash == operation.token_hash)
+        .where(
+            devices.c.token_hash == operation.token_hash,
+            devices.c.account_id == operation.account_id,
+        )
         .values(token_hash=None, last_seen_at=context.now_ms())
     )
     if ended.rowcount == 0:
@@ -174,7 +177,7 @@ def end_session(connection: Connection, context: Context, operation: EndSession)
 
 def remove_device(connection: Connection, context: Context, operation: RemoveDevice) -> None:
     """Take the device and its token away."""
-    _lock_session(connection, operation.token_hash)
+    _lock_session(connection, operation)
     removed = connection.execute(
         delete(devices).where(
             devices.c.account_id == operation.account_id,
@@ -189,7 +192,7 @@ def acknowledge_state(
     connection: Connection, context: Context, operation: AcknowledgeState
 ) -> Acknowledged:
     """Note what the device has applied; a lower sequence than the last changes nothing."""
-    row = _lock_session(connection, operation.token_hash)
+    row = _lock_session(connection, operation)
     if operation.sequence > row.sequence:
         text = f"sequence {operation.sequence} is not stored; the latest is {row.sequence}"
         raise NoSuchVersion(text)
@@ -210,7 +213,7 @@ def acknowledge_state(
 def mark_seen(
     connection: Connection, context: Context, operations: Sequence[MarkSeen]
 ) -> list[None]:
-    """Keep tokens alive and ``lastSeenAt`` true; a token that has ended meanwhile is passed over."""
+    """Keep tokens alive and ``lastSeenAt`` true; a token that has ended is passed over."""
     connection.execute(
         _MARK_SEEN,
         [
@@ -221,8 +224,11 @@ def mark_seen(
     return [None for _ in operations]
 
 
-def _lock_session(connection: Connection, token_hash: bytes) -> Row[*tuple[Any, ...]]:
-    row = connection.execute(_SESSION_LOCKED, {"token_hash": token_hash}).one_or_none()
+def _lock_session(
+    connection: Connection, operation: AcknowledgeState | RemoveDevice
+) -> Row[*tuple[Any, ...]]:
+    parameters = {"token_hash": operation.token_hash, "account_id": operation.account_id}
+    row = connection.execute(_SESSION_LOCKED, parameters).one_or_none()
     if row is None:
         raise BadToken
     return row

@@ -1,40 +1,44 @@
 """Lanes: threads with a connection and a queue each, that run what waits as one transaction.
 
 Group commit: while a lane commits, its queue fills; it takes all of that at once, so that one fsync
-covers it. Answers are delivered on the event loop in commit order, after the commit.
+covers it. Answers are handed over in commit order, after the commit.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
 
-from wsschema.errors import InternalError, RpcError, Unavailable
+from wsschema.errors import RpcError, Unavailable
+from wsserver.failures import report_failure
 from wsserver.operations import Operation
+from wsserver.store.context import Done
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_MS: Final = 1000
 """When a client may try again what the store could not do."""
 
-Done = Callable[[Any], None]
-"""Takes the answer, or the RpcError, on the event loop."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneLimits:
-    """``queue_operations``, ``queue_bytes``: what may wait; more is refused with 503.
+    """``queue_operations``, ``queue_bytes``: what may wait in a lane; more is refused with 503.
 
-    ``batch_operations``, ``batch_bytes``: what one transaction takes. ``wait_s``: what waited longer than
-    that is refused with 503, so that a client is not kept in the dark while the database is locked.
+    ``batch_operations``, ``batch_bytes``: what one transaction takes. ``wait_s``: what waited
+    longer is refused with 503, lest a client be kept in the dark while the database is locked.
     """
 
     queue_operations: int = 50_000
@@ -55,14 +59,17 @@ class Waiting:
 
 
 Run = Callable[[Connection, Sequence[Operation[Any]]], list[Any]]
-"""Gives an answer or an RpcError for each operation; whatever else it raises sinks the transaction."""
+"""Gives an answer or an RpcError for each operation; what else it raises sinks the transaction."""
 
 Deliver = Callable[[list[tuple[Waiting, Any]]], None]
 """Hands the answers of one transaction over to the event loop; called on the lane's thread."""
 
 
 class Lane:
-    """One thread, one connection, one queue. ``submit`` and ``waiting`` are for the event loop's thread."""
+    """One thread, one connection, one queue. ``submit`` and ``waiting`` are for the event loop.
+
+    ``observe_batch`` is called on the lane's thread, after a batch was answered, with its size.
+    """
 
     def __init__(
         self,
@@ -86,6 +93,7 @@ class Lane:
         self._bytes_lock = threading.Lock()
         self._bytes = 0
         self._connection: Connection | None = None
+        self._fault: str | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
@@ -100,7 +108,7 @@ class Lane:
     def submit(self, operation: Operation[Any], done: Done, *, size_bytes: int = 0) -> None:
         """Queue the operation; raises Unavailable when the queue is full."""
         limits = self._limits
-        if self._queue.qsize() >= limits.queue_operations or self._bytes > limits.queue_bytes:
+        if self._queue.qsize() >= limits.queue_operations or self._bytes >= limits.queue_bytes:
             raise Unavailable(
                 "the server has more to do than it can", retry_after_ms=RETRY_AFTER_MS
             )
@@ -110,7 +118,10 @@ class Lane:
         self._queue.put(Waiting(operation, size_bytes, self._clock(), done))
 
     def close(self) -> None:
-        """Finish what waits, then end the thread and its connection. Blocks until it is done."""
+        """Finish what waits, then end the thread and its connection. Blocks until it is done.
+
+        The caller submits nothing from here on: it would never be answered.
+        """
         self._queue.put(None)
         self._thread.join()
 
@@ -120,8 +131,11 @@ class Lane:
         going_on = True
         while going_on:
             batch, going_on = self._take()
-            if batch:
+            try:
                 self._commit(batch)
+            except Exception:
+                # Without its thread the lane would keep everyone waiting for ever.
+                logger.exception("%s: a batch of %d went wrong", self.name, len(batch))
         self._disconnect()
 
     def _take(self) -> tuple[list[Waiting], bool]:
@@ -137,12 +151,12 @@ class Lane:
                 or batch_bytes >= self._limits.batch_bytes
             )
             if full or self._queue.empty():
-                if batch_bytes:
-                    with self._bytes_lock:
-                        self._bytes -= batch_bytes
-                return batch, True
+                break
             item = self._queue.get()
-        return batch, False
+        if batch_bytes:
+            with self._bytes_lock:
+                self._bytes -= batch_bytes
+        return batch, item is not None
 
     def _commit(self, batch: list[Waiting]) -> None:
         oldest_s = self._clock() - self._limits.wait_s
@@ -151,81 +165,98 @@ class Lane:
             self._deliver(late)
             batch = [waiting for waiting in batch if waiting.since_s >= oldest_s]
         if batch:
+            answers = self._attempt([waiting.operation for waiting in batch])
+            self._deliver(list(zip(batch, answers, strict=True)))
             self._observe_batch(len(batch))
-            self._deliver(list(zip(batch, self._attempt(batch), strict=True)))
 
-    def _attempt(self, batch: list[Waiting]) -> list[Any]:
-        operations = [waiting.operation for waiting in batch]
-        try:
-            return self._transact(operations)
-        except DBAPIError as error:
-            if _is_database_at_fault(error):
-                return self._fail(error, len(batch))
-        except Exception:
-            # Told below, by the one operation that raises it.
-            logger.debug("a batch of %d failed; trying its operations one by one", len(batch))
-        # One bad item must not sink its batch: each in a transaction of its own.
-        return [self._attempt_one(operation) for operation in operations]
+    def _attempt(self, operations: list[Operation[Any]]) -> list[Any]:
+        """An answer for each: from one transaction, or from smaller ones where an operation fails.
 
-    def _attempt_one(self, operation: Operation[Any]) -> Any:
-        try:
-            return self._transact([operation])[0]
-        except Exception as error:
-            if isinstance(error, DBAPIError) and _is_database_at_fault(error):
-                return self._fail(error, 1)[0]
-            return report_failure(f"{type(operation).__name__} failed", error)
+        One bad item must not sink its batch: the batch is halved until the bad one stands alone.
+        """
+        answers: list[Any] = []
+        parts = [operations]
+        while parts:
+            part = parts.pop()
+            try:
+                answers += self._transact(part)
+            except Exception as error:
+                if _is_database_at_fault(error):
+                    # The rest is not tried: each part might wait for the same lock.
+                    left = len(operations) - len(answers)
+                    self._report_fault(error, left)
+                    answers += [_unavailable() for _ in range(left)]
+                    return answers
+                if len(part) == 1:
+                    answers.append(_report(part[0], error))
+                else:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+        self._report_recovery()
+        return answers
 
     def _transact(self, operations: list[Operation[Any]]) -> list[Any]:
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        with self._connection.begin():
-            return self._run(self._connection, operations)
-
-    def _fail(self, error: DBAPIError, count: int) -> list[RpcError]:
-        logger.error("%s: %d operations failed: %s", self.name, count, error.orig)
-        self._disconnect()
-        return [_unavailable() for _ in range(count)]
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            with self._connection.begin():
+                return self._run(self._connection, operations)
+        except BaseException:
+            # Whatever state it is in: a new one is cheap, and rolls back what this one left.
+            self._disconnect()
+            raise
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
                 connection.close()
-            except Exception:
-                logger.exception("%s: closing the connection failed", self.name)
+            except Exception as error:
+                logger.error("%s: closing its connection failed: %s", self.name, describe(error))
+
+    def _report_fault(self, error: Exception, count: int) -> None:
+        """One line when the database begins to fail, not one for each batch until it recovers."""
+        fault = describe(error)
+        if fault != self._fault:
+            self._fault = fault
+            logger.error(
+                "%s: %d operations failed: %s; answering 503 until the database recovers",
+                self.name,
+                count,
+                fault,
+            )
+
+    def _report_recovery(self) -> None:
+        if self._fault is not None:
+            self._fault = None
+            logger.warning("%s: the database can be used again", self.name)
 
 
-def report_failure(what: str, error: Exception) -> InternalError:
-    """Log a failure of our own under an id, and give the error that tells the peer this id alone."""
-    error_id = secrets.token_hex(8)
-    # Not the exception's text: a driver may put parameters (tokens, wallets) into it.
-    logger.error(
-        "%s (error id %s): %s",
-        what,
-        error_id,
-        type(error).__name__,
-        exc_info=_without_values(error),
-    )
-    return InternalError(error_id=error_id)
+def _report(operation: Operation[Any], error: Exception) -> RpcError:
+    return report_failure(f"{type(operation).__name__} failed: {describe(error)}", error)
 
 
-def _without_values(error: Exception) -> tuple[type[BaseException], BaseException, Any]:
-    """The traceback, with a text that can't hold what a user entrusted to us."""
-    return (RuntimeError, RuntimeError(type(error).__name__), error.__traceback__)
+def describe(error: BaseException) -> str:
+    """What an operator may know: classes, the driver's code, and such text as holds no values."""
+    if not isinstance(error, DBAPIError):
+        return type(error).__name__
+    original = error.orig
+    code = getattr(original, "sqlite_errorname", None)
+    known = f"{type(error).__name__} ({code})" if code else type(error).__name__
+    # The text of the others may quote the row that was refused.
+    return f"{known}: {original}" if _is_database_at_fault(error) else known
 
 
 def _unavailable() -> Unavailable:
     return Unavailable(retry_after_ms=RETRY_AFTER_MS)
 
 
-def _is_database_at_fault(error: DBAPIError) -> bool:
-    """Locked, full, read-only, gone: whatever is true of all operations and may pass.
+def _is_database_at_fault(error: Exception) -> bool:
+    """Locked, full, read-only, damaged, gone: whatever is true of all operations and may pass.
 
-    SQLAlchemy's OperationalError and InternalError (PEP 249); an IntegrityError or DataError is one
-    operation's.
+    By SQLAlchemy's classes (PEP 249): what is not one operation's fault by name is the database's.
     """
-    return error.connection_invalidated or type(error).__name__ in (
-        "OperationalError",
-        "InternalError",
-        "InterfaceError",
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated
+        or not isinstance(error, IntegrityError | DataError | ProgrammingError | NotSupportedError)
     )

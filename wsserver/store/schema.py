@@ -1,9 +1,8 @@
-"""Brings a database's schema up to date (Alembic), and lays the ring of versions out for its depth."""
+"""Brings a database's schema up to date (Alembic), and lays the ring of versions out."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from alembic import command
@@ -12,19 +11,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, delete, insert, select, update
 
+from wsserver.store.context import Installation
+from wsserver.store.errors import SchemaTooNew as SchemaTooNew
 from wsserver.store.tables import accounts, installation, versions
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """What all processes on a database share."""
-
-    decoy_key: bytes = field(repr=False)
-    history_depth: int
-
-
-class SchemaTooNew(Exception):
-    """The database was migrated by a later version of the server than this one."""
 
 
 def migrate(connection: Connection) -> tuple[str | None, str]:
@@ -42,8 +31,8 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
     known = {script.revision for script in scripts.walk_revisions()}
     if before is not None and before not in known:
         raise SchemaTooNew(
-            f"the database has schema revision {before}, which this version of the server does not know; "
-            "run the newer version that made it"
+            f"the database has schema revision {before}, which this version of the server does "
+            "not know; run the newer version that made it"
         )
     if before != after:
         command.upgrade(config, "head")
@@ -51,7 +40,7 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
 
 
 def install(connection: Connection, *, history_depth: int, now_ms: int) -> Installation:
-    """Make the installation's row at the first start; lay the ring out anew when its depth changed."""
+    """Make the installation's row at the first start; lay the ring out anew for another depth."""
     row = connection.execute(select(installation)).one_or_none()
     if row is None:
         made = Installation(secrets.token_bytes(32), history_depth)
@@ -62,16 +51,17 @@ def install(connection: Connection, *, history_depth: int, now_ms: int) -> Insta
         )
         return made
     if row.history_depth != history_depth:
-        _lay_out(connection, history_depth)
+        _lay_out(connection, row.history_depth, history_depth)
     return Installation(row.decoy_key, history_depth)
 
 
-def _lay_out(connection: Connection, history_depth: int) -> None:
+def _lay_out(connection: Connection, old_depth: int, new_depth: int) -> None:
     head = select(accounts.c.sequence).where(accounts.c.id == versions.c.account_id)
     connection.execute(
-        delete(versions).where(versions.c.sequence <= head.scalar_subquery() - history_depth)
+        delete(versions).where(versions.c.sequence <= head.scalar_subquery() - new_depth)
     )
-    # By way of negative slots: a row may not stand where another still is.
-    connection.execute(update(versions).values(slot=-1 - versions.c.sequence % history_depth))
-    connection.execute(update(versions).values(slot=-1 - versions.c.slot))
-    connection.execute(update(installation).values(history_depth=history_depth))
+    # By way of slots beyond both rings: a row may not stand where another still is.
+    beyond = max(old_depth, new_depth)
+    connection.execute(update(versions).values(slot=beyond + versions.c.sequence % new_depth))
+    connection.execute(update(versions).values(slot=versions.c.slot - beyond))
+    connection.execute(update(installation).values(history_depth=new_depth))

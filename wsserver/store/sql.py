@@ -1,7 +1,8 @@
 """The store on SQLAlchemy Core: operations in, answers out on the event loop in commit order.
 
-State: the installation's row, read once. Threads: one writing lane and a few reading ones, each with a
-connection of its own; the event loop submits and is handed the answers. Only immutable values cross.
+State: the installation's row, read once. Threads: one writing lane and a few reading ones, each
+with a connection of its own; the event loop submits and is handed the answers. Only immutable
+values cross.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from wsschema.errors import RpcError, Unavailable
+from wsschema.messages import SealedWallet
+from wsserver.failures import report_failure
 from wsserver.operations import (
     AcknowledgeState,
     CreateAccount,
@@ -41,9 +46,11 @@ from wsserver.operations import (
     ReplacePassword,
 )
 from wsserver.store import accounts, devices, wallets
-from wsserver.store.context import Context
-from wsserver.store.lanes import Done, Lane, LaneLimits, Waiting
-from wsserver.store.schema import Installation, install, migrate
+from wsserver.store.context import Answer, Context, Done, Installation
+from wsserver.store.errors import StoreError as StoreError
+from wsserver.store.guard import ServingGuard
+from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting, describe
+from wsserver.store.schema import install, migrate
 from wsserver.store.tables import installation
 
 logger = logging.getLogger(__name__)
@@ -51,13 +58,8 @@ logger = logging.getLogger(__name__)
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a connection waits for another process's lock on the SQLite file before it gives up."""
 READING_LANES: Final = 2
-
-Answer = Callable[[Operation[Any], Any, Done], None]
-"""Called on the event loop for each operation, in commit order: with the answer, or the RpcError."""
-
-
-class StoreError(Exception):
-    """The database can't be used as it is; the text says why and what to do."""
+READING_BATCH_OPERATIONS: Final = 64
+"""An answer may be a whole wallet, and the first of a batch waits for the last."""
 
 
 def _probe_write(connection: Connection, context: Context, operation: ProbeWrite) -> None:
@@ -93,9 +95,9 @@ _GROUPED: dict[type[Operation[Any]], Callable[[Connection, Context, Any], list[A
 def run_operations(
     connection: Connection, context: Context, operations: Sequence[Operation[Any]]
 ) -> list[Any]:
-    """The answer, or the RpcError, of each operation, done in order inside the caller's transaction.
+    """The answer or RpcError of each operation, done in order inside the caller's transaction.
 
-    An RpcError undoes what its operation did. Whatever else is raised is for the caller to roll back.
+    An RpcError undoes what its operation did. What else is raised is for the caller to roll back.
     """
     answers: list[Any] = []
     for kind, group in itertools.groupby(operations, type):
@@ -114,7 +116,7 @@ def run_operations(
 
 
 class SqlStore:
-    """Accounts, tokens and wallets in a database. To be opened, then used from the event loop only."""
+    """Accounts, tokens and wallets in a database. Opened, then used from the event loop only."""
 
     def __init__(
         self,
@@ -124,7 +126,9 @@ class SqlStore:
         token_lifetime_s: int,
         answer: Answer,
         limits: LaneLimits | None = None,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: Callable[[], float] = time.monotonic,
         observe_batch: Callable[[str, int], None] = lambda lane, operations: None,
     ) -> None:
         self._url = parse_url(url)
@@ -133,74 +137,99 @@ class SqlStore:
         )
         self._answer = answer
         self._limits = limits or LaneLimits()
+        self._busy_timeout_s = busy_timeout_s
+        self._clock = clock
         self._observe_batch = observe_batch
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._guard: ServingGuard | None = None
+        self._lanes: list[Lane] = []
         self._writing: Lane | None = None
-        self._reading: list[Lane] = []
-        self._next_reading: itertools.cycle[Lane] | None = None
+        self._reading: Iterator[Lane] = iter(())
 
-    async def open(self) -> Installation:
-        """Migrate, then start the lanes. Raises StoreError, SchemaTooNew, or the driver's error."""
+    async def open(self, *, exclusive: bool = False) -> Installation:
+        """Migrate, then start the lanes. Raises StoreError.
+
+        ``exclusive`` is for a process that serves: one at a time on a database.
+        """
         self._loop = asyncio.get_running_loop()
-        installed = await asyncio.to_thread(self._install)
-        self._writing = self._start_lane("writing lane", create_store_engine(self._url))
-        reader = create_store_engine(self._url, reading=True)
-        self._reading = [
-            self._start_lane(f"reading lane {number}", reader) for number in range(READING_LANES)
+        installed = await asyncio.to_thread(self._install, exclusive)
+        limits = self._limits
+        fewer = min(limits.batch_operations, READING_BATCH_OPERATIONS)
+        reading_limits = replace(limits, batch_operations=fewer)
+        reader = create_store_engine(self._url, reading=True, busy_timeout_s=self._busy_timeout_s)
+        writer = create_store_engine(
+            self._url, checkpointing=True, busy_timeout_s=self._busy_timeout_s
+        )
+        reading = [
+            self._start_lane(f"reading lane {number}", reader, reading_limits)
+            for number in range(READING_LANES)
         ]
-        self._next_reading = itertools.cycle(self._reading)
+        self._reading = itertools.cycle(reading)
+        self._writing = self._start_lane("writing lane", writer, limits)
+        # The writing lane ends last, for the last connection to leave a SQLite file checkpoints it.
+        self._lanes = [*reading, self._writing]
         return installed
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
-        """Perform the operation; ``done`` gets its answer or RpcError on the event loop, never at once."""
-        assert self._writing is not None and self._next_reading is not None, "the store is open"
-        assert self._loop is not None
-        lane = self._writing if operation.writes else next(self._next_reading)
-        size_bytes = 0
-        if type(operation) is PushState:
-            size_bytes = len(operation.encrypted_wallet)
+        """Perform the operation; its answer comes on the event loop, never at once.
+
+        ``answer`` gets it first, together with ``done``, which it calls.
+        """
+        assert self._loop is not None, "the store has been opened"
         try:
-            lane.submit(operation, done, size_bytes=size_bytes)
+            if self._writing is None:
+                raise Unavailable("the store is closed", retry_after_ms=RETRY_AFTER_MS)
+            lane = self._writing if operation.writes else next(self._reading)
+            lane.submit(operation, done, size_bytes=_measure(operation))
         except Unavailable as error:
             self._loop.call_soon(self._answer, operation, error, done)
 
     @property
     def waiting(self) -> dict[str, int]:
         """How many operations wait, by lane."""
-        lanes = [*([self._writing] if self._writing else []), *self._reading]
-        return {lane.name: lane.waiting for lane in lanes}
+        return {lane.name: lane.waiting for lane in self._lanes}
 
     async def close(self) -> None:
         """Finish what waits; then end the lanes and their connections."""
-        for lane in [*([self._writing] if self._writing else []), *self._reading]:
+        self._writing = None
+        for lane in self._lanes:
             await asyncio.to_thread(lane.close)
-        self._writing, self._reading, self._next_reading = None, [], None
+        self._lanes = []
+        if self._guard is not None:
+            self._guard.release()
 
-    def _install(self) -> Installation:
-        with open_database(self._url) as connection:
-            return install(
-                connection,
-                history_depth=self._context.history_depth,
-                now_ms=self._context.now_ms(),
-            )
+    def _install(self, exclusive: bool) -> Installation:
+        with contextlib.ExitStack() as undoing:
+            if exclusive:
+                find_folder(self._url)
+                self._guard = ServingGuard(str(self._url.database))
+                undoing.callback(self._guard.release)
+            with open_database(self._url, busy_timeout_s=self._busy_timeout_s) as connection:
+                installed = install(
+                    connection,
+                    history_depth=self._context.history_depth,
+                    now_ms=self._context.now_ms(),
+                )
+            undoing.pop_all()
+            return installed
 
-    def _start_lane(self, name: str, engine: Engine) -> Lane:
+    def _start_lane(self, name: str, engine: Engine, limits: LaneLimits) -> Lane:
         lane = Lane(
             name,
             engine,
             lambda connection, operations: run_operations(connection, self._context, operations),
             self._hand_over,
-            limits=self._limits,
-            clock=time.monotonic,
+            limits=limits,
+            clock=self._clock,
             observe_batch=lambda operations: self._observe_batch(name, operations),
         )
         lane.start()
         return lane
 
     def _hand_over(self, answers: list[tuple[Waiting, Any]]) -> None:
-        """On a lane's thread: the transaction is committed; its answers go to the event loop at once."""
+        """On a lane's thread: the transaction is committed, its answers go to the event loop."""
         assert self._loop is not None
-        # The loop may be closed when a process ends without waiting: then nobody waits for an answer.
+        # Where a process ends without waiting, the loop is closed, and nobody waits for an answer.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._deliver, answers)
 
@@ -208,8 +237,18 @@ class SqlStore:
         for waiting, answer in answers:
             try:
                 self._answer(waiting.operation, answer, waiting.done)
-            except Exception:
-                logger.exception("handing over the answer to %s failed", type(waiting.operation))
+            except Exception as error:
+                # One who can't take an answer must not cost the others theirs.
+                report_failure(f"answering {type(waiting.operation).__name__} failed", error)
+
+
+def _measure(operation: Operation[Any]) -> int:
+    """The bytes that an operation may hold in a queue beyond the bounds of every message."""
+    match operation:
+        case PushState(encrypted_wallet=text) | ReplacePassword(wallet=SealedWallet(_, text)):
+            return len(text) if text.isascii() else len(text.encode())
+        case _:
+            return 0
 
 
 def parse_url(url: str) -> URL:
@@ -217,13 +256,24 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except Exception:
+        # Not the URL: there may be a password in it.
         raise StoreError(
             "the database URL is not one that SQLAlchemy can read; "
             "it looks like sqlite:///wallet-sync.db or sqlite:////var/lib/wallet-sync/wallet-sync.db"
         ) from None
-    if parsed.get_backend_name() != "sqlite":
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
         raise StoreError(
-            f"databases of kind {parsed.get_backend_name()!r} are not supported; use sqlite:///FILE"
+            f"databases of kind {parsed.drivername!r} are not supported; use sqlite:///FILE"
+        )
+    if parsed.host or parsed.username or parsed.port:
+        raise StoreError(
+            "the database URL names a host; a SQLite file has three slashes before its path, and a "
+            "fourth if the path is absolute: sqlite:////var/lib/wallet-sync/wallet-sync.db"
+        )
+    if parsed.query:
+        raise StoreError(
+            f"the database URL has parameters ({', '.join(sorted(parsed.query))}), which this "
+            "server does not take; use sqlite:///FILE"
         )
     if parsed.database in (None, "", ":memory:"):
         raise StoreError(
@@ -232,55 +282,66 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
+def find_folder(url: URL) -> Path:
+    """The folder of the database file; raises StoreError where there is none."""
+    folder = Path(str(url.database)).absolute().parent
+    if not folder.is_dir():
+        raise StoreError(f"the folder of the database, {folder}, does not exist")
+    return folder
+
+
 @contextlib.contextmanager
-def open_database(url: URL) -> Any:
-    """A connection inside a transaction, to a database whose schema is up to date."""
-    directory = Path(str(url.database)).absolute().parent
-    if not directory.is_dir():
-        raise StoreError(f"the folder of the database, {directory}, does not exist")
-    engine = create_store_engine(url)
-    with engine.begin() as connection:
-        before, after = migrate(connection)
-        if before != after:
-            logger.info("database schema: %s -> %s", before or "none", after)
-        yield connection
+def open_database(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Connection]:
+    """A connection inside a transaction, to a database whose schema is up to date.
+
+    Raises StoreError where the database can't be used, or fails what is done with it.
+    """
+    find_folder(url)
+    engine = create_store_engine(url, busy_timeout_s=busy_timeout_s)
+    try:
+        with engine.begin() as connection:
+            before, after = migrate(connection)
+            if before != after:
+                logger.info("database schema: %s -> %s", before or "none", after)
+            yield connection
+    except DBAPIError as error:
+        raise StoreError(f"the database {url.database} can't be used: {describe(error)}") from None
 
 
-def create_store_engine(url: URL, *, reading: bool = False) -> Engine:
-    """An engine whose every connection is its own, set up for a lane."""
+def create_store_engine(
+    url: URL,
+    *,
+    reading: bool = False,
+    checkpointing: bool = False,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+) -> Engine:
+    """An engine whose every connection is its own, set up to read, or to write.
+
+    ``checkpointing`` is for one connection of all: SQLite before 3.51.3 can lose commits to two
+    that checkpoint at once (3.50.7 and 3.44.6 have the repair too).
+    """
+    pragmas = [f"busy_timeout={int(busy_timeout_s * 1000)}", "foreign_keys=ON"]
+    if reading:
+        pragmas += ["query_only=ON"]
+    else:
+        # fullfsync: without it macOS leaves the commit in the disk's own cache.
+        pragmas += ["journal_mode=WAL", "synchronous=FULL", "fullfsync=ON"]
+    if not checkpointing:
+        pragmas += ["wal_autocheckpoint=0"]
+
+    def set_up(dbapi_connection: Any, record: Any) -> None:
+        # SQLAlchemy's events begin transactions, not the driver.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
     # Parameters stay out of errors and logs: they hold tokens and wallets.
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
-    event.listen(engine, "connect", _set_up_reader if reading else _set_up_writer)
-    event.listen(engine, "begin", _begin_reading if reading else _begin_writing)
+    event.listen(engine, "connect", set_up)
+    event.listen(engine, "begin", begin)
     return engine
-
-
-def _set_up_writer(dbapi_connection: Any, record: Any) -> None:
-    _set_up(dbapi_connection, ["PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"])
-
-
-def _set_up_reader(dbapi_connection: Any, record: Any) -> None:
-    # Only the writing lane checkpoints: SQLite before 3.51.3 can lose commits to two that race.
-    _set_up(dbapi_connection, ["PRAGMA wal_autocheckpoint=0", "PRAGMA query_only=ON"])
-
-
-def _set_up(dbapi_connection: Any, pragmas: Sequence[str]) -> None:
-    dbapi_connection.isolation_level = (
-        None  # SQLAlchemy's events begin transactions, not the driver.
-    )
-    cursor = dbapi_connection.cursor()
-    for pragma in (
-        f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}",
-        "PRAGMA foreign_keys=ON",
-        *pragmas,
-    ):
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _begin_writing(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin_reading(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")

@@ -1,7 +1,8 @@
-"""The tables, with the constraints that make a wrong row impossible. Times are milliseconds since 1970.
+"""The tables, with the constraints that make a wrong row impossible. Times are in ms since 1970.
 
-Text that the protocol calls opaque (``encryptedWallet``, ``hmac``) is kept as the bytes of its UTF-8:
-PostgreSQL's text can't hold every Unicode string (U+0000).
+Text that the protocol calls opaque (``encryptedWallet``, ``hmac``) is kept as the bytes of its
+UTF-8: PostgreSQL's text can't hold every Unicode string (U+0000). Sequences end at 2^53 - 1, like
+integers on the wire; on SQLite, whose columns take text for an integer, the bound refuses that too.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ accounts = Table(
     CheckConstraint("kdf_r = 8", name="kdf_r"),
     CheckConstraint("kdf_p BETWEEN 1 AND 4", name="kdf_p"),
     CheckConstraint("length(epoch) = 32", name="epoch"),
-    CheckConstraint("sequence >= 0", name="sequence"),
+    CheckConstraint("sequence BETWEEN 0 AND 9007199254740991", name="sequence"),
     sqlite_autoincrement=True,  # The id of a deleted account never becomes another's.
 )
 """``email`` with A to Z lowered; ``sequence`` of the latest version, 0 where there is none."""
@@ -100,7 +101,7 @@ devices = Table(
     CheckConstraint("length(device_id) BETWEEN 1 AND 64", name="device_id"),
     CheckConstraint("length(name) <= 128", name="name"),
     CheckConstraint("length(token_hash) = 32", name="token_hash"),
-    CheckConstraint("applied_sequence >= 0", name="applied_sequence"),
+    CheckConstraint("applied_sequence BETWEEN 0 AND 9007199254740991", name="applied_sequence"),
 )
 """A device has one token at most; ``token_hash`` is its SHA-256, null once it is logged out."""
 
@@ -114,9 +115,11 @@ versions = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("hmac", LargeBinary, nullable=False),
     Column("encrypted_wallet", LargeBinary, nullable=False),
-    CheckConstraint("sequence >= 1", name="sequence"),
+    CheckConstraint("slot >= 0", name="slot"),
+    CheckConstraint("sequence BETWEEN 1 AND 9007199254740991", name="sequence"),
+    CheckConstraint("length(device_id) BETWEEN 1 AND 64", name="device_id"),
     CheckConstraint("length(hmac) BETWEEN 1 AND 256", name="hmac"),
     CheckConstraint("length(encrypted_wallet) >= 1", name="encrypted_wallet"),
 )
-"""The last states of each wallet, in a ring: ``slot`` = sequence modulo the installation's depth, so that
-storing one state lets go of the one that fell out, in the same write."""
+"""The last states of each wallet, in a ring: ``slot`` is the sequence modulo the installation's
+depth, so that storing one state lets go of the one that fell out, in the same write."""

@@ -30,7 +30,6 @@ _AUTHORS = (
     .order_by(devices.c.account_id)
     .with_for_update()
 )
-_HEAD = select(accounts.c.sequence).where(accounts.c.id == bindparam("account_id"))
 _VERSION = select(versions).where(
     versions.c.account_id == bindparam("account_id"),
     versions.c.slot == bindparam("slot"),
@@ -100,8 +99,8 @@ def push_states(
 ) -> list[Pushed | RpcError]:
     """Decide all pushes in the order in which they came, then store those that won, in one set.
 
-    A push wins with the stored sequence plus 1. One that repeats the stored state is the retry of a push
-    whose answer was lost. Any other is answered with the latest state.
+    A push wins with the stored sequence plus 1. One that repeats the stored state is the retry of
+    a push whose answer was lost. Any other is answered with the latest state.
     """
     tokens = {push.token_hash for push in pushes}
     authors = {row.token_hash: row for row in connection.execute(_AUTHORS, {"tokens": [*tokens]})}
@@ -127,12 +126,6 @@ def push_states(
             else:
                 outcomes.append(_judge_repeated(connection, context, push, account))
     _store_accepted(connection, context, states, now_ms)
-    for push, outcome in zip(pushes, outcomes, strict=True):
-        if isinstance(outcome, Conflict):
-            account = states[push.account_id]
-            outcome.wallet = account.accepted.get(account.sequence) or load_latest(
-                connection, context, push.account_id, account.sequence
-            )
     return outcomes
 
 
@@ -153,8 +146,11 @@ def _judge_repeated(
     if same and push.sequence == account.sequence:
         assert kept is not None
         return Pushed(kept, fresh=False)
+    latest = account.accepted.get(account.sequence) or load_latest(
+        connection, context, push.account_id, account.sequence
+    )
     text = f"sequence {push.sequence} is not the next; the stored one is {account.sequence}"
-    return Conflict(text, landed=same)
+    return Conflict(text, wallet=latest, landed=same)
 
 
 def _store_accepted(
@@ -167,18 +163,21 @@ def _store_accepted(
         if not account.accepted:
             continue
         heads.append({"head_account": account_id, "head_sequence": account.sequence})
-        for state in account.accepted.values():
-            rows.append(
-                {
-                    "account_id": account_id,
-                    "slot": state.sequence % context.history_depth,
-                    "sequence": state.sequence,
-                    "device_id": state.device_id,
-                    "updated_at": now_ms,
-                    "hmac": state.hmac.encode(),
-                    "encrypted_wallet": state.encrypted_wallet.encode(),
-                }
-            )
+        accepted = [*account.accepted.values()]
+        # What has fallen out of the ring by the end of the transaction is not written first.
+        rows += [
+            {
+                "account_id": account_id,
+                "slot": state.sequence % context.history_depth,
+                "sequence": state.sequence,
+                "device_id": state.device_id,
+                "updated_at": now_ms,
+                "hmac": state.hmac.encode(),
+                "encrypted_wallet": state.encrypted_wallet.encode(),
+            }
+            for state in accepted[-context.history_depth :]
+        ]
+        for state in accepted:
             applied[account_id, state.device_id] = state.sequence
     if rows:
         connection.execute(_STORE[connection.dialect.name], rows)
@@ -200,9 +199,6 @@ def load_wallet(
     if sequence is None:
         row = connection.execute(_LATEST, {"account_id": account_id}).one_or_none()
         return None if row is None else _state(row)
-    head = connection.execute(_HEAD, {"account_id": account_id}).scalar_one_or_none()
-    if head is None or not head - context.history_depth < sequence <= head:
-        return None
     return _load_version(connection, context, account_id, sequence)
 
 

@@ -13,8 +13,10 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Bring the schema to this revision."""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
+    """Take the schema back to the one before."""
     ${downgrades if downgrades else "pass"}

@@ -13,6 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Make the tables."""
     op.create_table(
         "accounts",
         sa.Column(
@@ -51,7 +52,9 @@ def upgrade() -> None:
         sa.CheckConstraint("password_n > 1", name=op.f("ck_accounts_password_n")),
         sa.CheckConstraint("password_p > 0", name=op.f("ck_accounts_password_p")),
         sa.CheckConstraint("password_r > 0", name=op.f("ck_accounts_password_r")),
-        sa.CheckConstraint("sequence >= 0", name=op.f("ck_accounts_sequence")),
+        sa.CheckConstraint(
+            "sequence BETWEEN 0 AND 9007199254740991", name=op.f("ck_accounts_sequence")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("email", name=op.f("uq_accounts_email")),
         sqlite_autoincrement=True,
@@ -79,7 +82,10 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_seen_at", sa.BigInteger(), nullable=False),
         sa.Column("applied_sequence", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("applied_sequence >= 0", name=op.f("ck_devices_applied_sequence")),
+        sa.CheckConstraint(
+            "applied_sequence BETWEEN 0 AND 9007199254740991",
+            name=op.f("ck_devices_applied_sequence"),
+        ),
         sa.CheckConstraint("length(device_id) BETWEEN 1 AND 64", name=op.f("ck_devices_device_id")),
         sa.CheckConstraint("length(name) <= 128", name=op.f("ck_devices_name")),
         sa.CheckConstraint("length(token_hash) = 32", name=op.f("ck_devices_token_hash")),
@@ -104,7 +110,13 @@ def upgrade() -> None:
             "length(encrypted_wallet) >= 1", name=op.f("ck_versions_encrypted_wallet")
         ),
         sa.CheckConstraint("length(hmac) BETWEEN 1 AND 256", name=op.f("ck_versions_hmac")),
-        sa.CheckConstraint("sequence >= 1", name=op.f("ck_versions_sequence")),
+        sa.CheckConstraint(
+            "sequence BETWEEN 1 AND 9007199254740991", name=op.f("ck_versions_sequence")
+        ),
+        sa.CheckConstraint(
+            "length(device_id) BETWEEN 1 AND 64", name=op.f("ck_versions_device_id")
+        ),
+        sa.CheckConstraint("slot >= 0", name=op.f("ck_versions_slot")),
         sa.ForeignKeyConstraint(
             ["account_id"], ["accounts.id"], name=op.f("fk_versions_accounts"), ondelete="CASCADE"
         ),
@@ -113,6 +125,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the tables."""
     op.drop_table("versions")
     op.drop_table("devices")
     op.drop_table("installation")

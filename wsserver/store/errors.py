@@ -1,0 +1,11 @@
+"""Why a database can't be used: sentences for the operator."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The database can't be used as it is; the text says why and what to do."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was migrated by a later version of the server than this one."""

@@ -1,0 +1,391 @@
+"""A store in memory, for simulations and tests: it behaves as `sql.SqlStore` does, and forgets.
+
+`Memory` is the synchronous core: an operation in, its answer out. `MemoryStore` gives it the face
+of a store on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wsschema.errors import (
+    AccountDisabled,
+    AccountExists,
+    BadCredentials,
+    BadToken,
+    Conflict,
+    NoSuchDevice,
+    NoSuchVersion,
+    RpcError,
+    TooManyDevices,
+    Unavailable,
+    WalletExists,
+)
+from wsschema.messages import KeyDerivation, SealedWallet, WalletState, WalletVersion
+from wsschema.times import time_from_ms
+from wsserver.operations import (
+    Acknowledged,
+    AcknowledgeState,
+    CreateAccount,
+    Credentials,
+    DeviceRecord,
+    EndSession,
+    FindToken,
+    LoadAccountCredentials,
+    LoadCredentials,
+    LoadDevices,
+    LoadHistory,
+    LoadKeyDerivation,
+    LoadSession,
+    LoadWallet,
+    MarkSeen,
+    OpenedSession,
+    OpenSession,
+    Operation,
+    PasswordHash,
+    ProbeWrite,
+    Pushed,
+    PushState,
+    RemoveAccount,
+    RemoveDevice,
+    ReplacePassword,
+    StoredDevices,
+    TokenOwner,
+)
+from wsserver.store.context import Answer, Context, Done, Installation
+
+
+@dataclass(slots=True)
+class _Device:
+    record: DeviceRecord
+    token_hash: bytes | None = None
+    token_used_at_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Account:
+    """``versions`` holds what is kept, oldest first; the last is the head."""
+
+    account_id: int
+    email: str
+    password: PasswordHash
+    derivation: KeyDerivation
+    epoch: str
+    verified: bool
+    disabled: bool = False
+    devices: dict[str, _Device] = field(default_factory=dict)
+    versions: dict[int, WalletState] = field(default_factory=dict)
+
+    @property
+    def sequence(self) -> int:
+        return max(self.versions, default=0)
+
+    @property
+    def head(self) -> WalletState | None:
+        return self.versions.get(self.sequence)
+
+
+class Memory:
+    """Accounts, tokens and wallets. ``make_hex(n)`` gives n random bytes in hex."""
+
+    def __init__(
+        self, context: Context, make_hex: Callable[[int], str] = secrets.token_hex
+    ) -> None:
+        self.accounts: dict[int, _Account] = {}
+        self._context = context
+        self._make_hex = make_hex
+        self._last_id = 0
+
+    def perform(self, operation: Operation[Any]) -> Any:
+        """Do the operation; gives its answer or its RpcError."""
+        try:
+            return self._perform(operation)
+        except RpcError as error:  # Raised before anything was changed.
+            return error
+
+    def _perform(self, operation: Operation[Any]) -> Any:
+        match operation:
+            case LoadCredentials(email):
+                return _credentials(self._by_email(email))
+            case LoadAccountCredentials(account_id):
+                return _credentials(self.accounts.get(account_id))
+            case LoadKeyDerivation(email):
+                account = self._by_email(email)
+                return None if account is None else account.derivation
+            case FindToken(token_hash):
+                found = self._by_token(token_hash)
+                if found is None:
+                    return None
+                return TokenOwner(found[0].account_id, found[1].record.device_id)
+            case LoadSession():
+                return self._load_session(operation)
+            case LoadWallet(account_id, sequence):
+                account = self.accounts.get(account_id)
+                if account is None:
+                    return None
+                return account.versions.get(account.sequence if sequence is None else sequence)
+            case LoadHistory():
+                return self._load_history(operation)
+            case LoadDevices(account_id):
+                account = self.accounts.get(account_id)
+                records = [] if account is None else [it.record for it in account.devices.values()]
+                records.sort(key=lambda record: (record.created_at_ms, record.device_id))
+                return StoredDevices(tuple(records), self._context.now_ms())
+            case CreateAccount():
+                return self._create_account(operation)
+            case OpenSession():
+                return self._open_session(operation)
+            case PushState():
+                return self._push_state(operation)
+            case AcknowledgeState():
+                return self._acknowledge_state(operation)
+            case ReplacePassword():
+                return self._replace_password(operation)
+            case RemoveAccount(token_hash, account_id, checked):
+                account, _ = self._find_checked(token_hash, account_id, checked)
+                del self.accounts[account_id]
+            case EndSession(token_hash, account_id):
+                _, device = self._find_session(token_hash, account_id)
+                device.token_hash = None
+                device.record = replace(device.record, last_seen_at_ms=self._context.now_ms())
+            case RemoveDevice(token_hash, account_id, device_id):
+                account, _ = self._find_session(token_hash, account_id)
+                if device_id not in account.devices:
+                    raise NoSuchDevice
+                del account.devices[device_id]
+            case MarkSeen(token_hash, at_ms):
+                found = self._by_token(token_hash)
+                if found is not None:
+                    found[1].token_used_at_ms = at_ms
+                    found[1].record = replace(found[1].record, last_seen_at_ms=at_ms)
+            case _:
+                assert isinstance(operation, ProbeWrite)
+        return None
+
+    # Accounts.
+
+    def _create_account(self, operation: CreateAccount) -> None:
+        if self._by_email(operation.email) is not None:
+            raise AccountExists
+        self._last_id += 1
+        self.accounts[self._last_id] = _Account(
+            self._last_id,
+            operation.email,
+            operation.password,
+            KeyDerivation(operation.client_salt_seed, operation.kdf),
+            self._make_hex(16),
+            operation.verified,
+        )
+
+    def _replace_password(self, operation: ReplacePassword) -> None:
+        account, device = self._find_checked(
+            operation.token_hash, operation.account_id, operation.checked
+        )
+        wallet = operation.wallet
+        if wallet is None and account.versions:
+            raise WalletExists
+        if wallet is not None:
+            if wallet.sequence != account.sequence + 1:
+                raise Conflict(wallet=account.head)
+            account.versions.clear()
+            self._keep(account, device, wallet)
+        account.password = operation.replacement
+        account.derivation = KeyDerivation(operation.client_salt_seed, operation.kdf)
+        for each in account.devices.values():
+            each.token_hash = None
+
+    # Devices.
+
+    def _load_session(self, operation: LoadSession) -> OpenedSession:
+        found = self._by_token(operation.token_hash)
+        oldest_ms = self._context.now_ms() - self._context.token_lifetime_ms
+        if found is None or found[1].token_used_at_ms <= oldest_ms:
+            raise BadToken
+        if found[0].disabled:
+            raise AccountDisabled
+        return self._tell_session(*found)
+
+    def _open_session(self, operation: OpenSession) -> OpenedSession:
+        account = self.accounts.get(operation.account_id)
+        if account is None or account.password != operation.checked:
+            raise BadCredentials
+        if account.disabled:
+            raise AccountDisabled
+        device_id, now_ms = operation.device_id, self._context.now_ms()
+        dropped = None
+        if device_id not in account.devices:
+            dropped = _make_room(account, operation)
+            account.devices[device_id] = _Device(DeviceRecord(device_id, None, now_ms, now_ms, 0))
+        device = account.devices[device_id]
+        name = device.record.name if operation.device_name is None else operation.device_name
+        device.record = replace(device.record, name=name, last_seen_at_ms=now_ms)
+        token = self._make_hex(32)
+        device.token_hash = hashlib.sha256(token.encode()).digest()
+        device.token_used_at_ms = now_ms
+        account.password = operation.upgraded or account.password
+        opened = self._tell_session(account, device)
+        return replace(opened, token=token, dropped_device_id=dropped)
+
+    def _tell_session(self, account: _Account, device: _Device) -> OpenedSession:
+        assert device.token_hash is not None
+        return OpenedSession(
+            account_id=account.account_id,
+            device=device.record,
+            epoch=account.epoch,
+            head=account.head,
+            token_hash=device.token_hash,
+            token_used_at_ms=device.token_used_at_ms,
+            expires_at_ms=self._context.now_ms() + self._context.token_lifetime_ms,
+        )
+
+    def _acknowledge_state(self, operation: AcknowledgeState) -> Acknowledged:
+        account, device = self._find_session(operation.token_hash, operation.account_id)
+        if operation.sequence > account.sequence:
+            text = f"sequence {operation.sequence} is not stored; the latest is {account.sequence}"
+            raise NoSuchVersion(text)
+        changed = operation.sequence > device.record.applied_sequence
+        if changed:
+            device.record = replace(device.record, applied_sequence=operation.sequence)
+        return Acknowledged(device.record, changed)
+
+    # Wallets.
+
+    def _push_state(self, operation: PushState) -> Pushed:
+        account, device = self._find_session(operation.token_hash, operation.account_id)
+        if account.disabled:
+            raise AccountDisabled
+        sequence, head = operation.sequence, account.head
+        pushed = SealedWallet(sequence, operation.encrypted_wallet, operation.hmac)
+        if sequence == account.sequence + 1:
+            return Pushed(self._keep(account, device, pushed), fresh=True)
+        kept = account.versions.get(sequence)
+        same = kept is not None and pushed == SealedWallet(
+            kept.sequence, kept.encrypted_wallet, kept.hmac
+        )
+        if head is not None and head is kept and same:
+            return Pushed(head, fresh=False)
+        text = f"sequence {sequence} is not the next; the stored one is {account.sequence}"
+        raise Conflict(text, wallet=head, landed=same)
+
+    def _load_history(self, operation: LoadHistory) -> tuple[WalletVersion, ...]:
+        account = self.accounts.get(operation.account_id)
+        kept = [
+            WalletVersion(
+                state.sequence,
+                state.hmac,
+                state.device_id,
+                state.updated_at,
+                len(state.encrypted_wallet.encode()),
+            )
+            for state in (() if account is None else reversed(account.versions.values()))
+            if operation.before is None or state.sequence < operation.before
+        ]
+        return tuple(kept[: operation.limit])
+
+    def _keep(self, account: _Account, device: _Device, wallet: SealedWallet) -> WalletState:
+        device_id, updated_at = device.record.device_id, time_from_ms(self._context.now_ms())
+        state = WalletState(
+            wallet.sequence, wallet.encrypted_wallet, wallet.hmac, device_id, updated_at
+        )
+        account.versions[state.sequence] = state
+        account.versions.pop(state.sequence - self._context.history_depth, None)
+        device.record = replace(device.record, applied_sequence=state.sequence)
+        return state
+
+    # Finding.
+
+    def _by_email(self, email: str) -> _Account | None:
+        return next((each for each in self.accounts.values() if each.email == email), None)
+
+    def _by_token(self, token_hash: bytes) -> tuple[_Account, _Device] | None:
+        for account in self.accounts.values():
+            for device in account.devices.values():
+                if device.token_hash == token_hash:
+                    return account, device
+        return None
+
+    def _find_session(self, token_hash: bytes, account_id: int) -> tuple[_Account, _Device]:
+        found = self._by_token(token_hash)
+        if found is None or found[0].account_id != account_id:
+            raise BadToken
+        return found
+
+    def _find_checked(
+        self, token_hash: bytes, account_id: int, checked: PasswordHash
+    ) -> tuple[_Account, _Device]:
+        found = self._find_session(token_hash, account_id)
+        if found[0].password != checked:
+            raise BadCredentials
+        return found
+
+
+def _credentials(account: _Account | None) -> Credentials | None:
+    if account is None:
+        return None
+    return Credentials(account.account_id, account.password, account.verified, account.disabled)
+
+
+def _make_room(account: _Account, operation: OpenSession) -> str | None:
+    if len(account.devices) < operation.devices_max:
+        return None
+    offline = [it.record for name, it in account.devices.items() if name not in operation.online]
+    if not offline:
+        raise TooManyDevices
+    oldest = min(offline, key=lambda record: (record.last_seen_at_ms, record.device_id))
+    del account.devices[oldest.device_id]
+    return oldest.device_id
+
+
+class MemoryStore:
+    """`Memory` on the event loop, with the face of a store: ``open``, ``submit``, ``close``."""
+
+    def __init__(
+        self,
+        *,
+        history_depth: int,
+        token_lifetime_s: int,
+        answer: Answer,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.memory = Memory(
+            Context(
+                now_ms=now_ms,
+                history_depth=history_depth,
+                token_lifetime_ms=token_lifetime_s * 1000,
+            )
+        )
+        self._answer = answer
+        self._history_depth = history_depth
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def open(self) -> Installation:
+        """Begin to take operations."""
+        self._loop = asyncio.get_running_loop()
+        return Installation(secrets.token_bytes(32), self._history_depth)
+
+    def submit(self, operation: Operation[Any], done: Done) -> None:
+        """Perform the operation; its answer comes on the event loop, never at once."""
+        assert self._loop is not None, "the store has been opened"
+        if self._closed:
+            self._loop.call_soon(self._answer, operation, Unavailable("the store is closed"), done)
+        else:
+            self._loop.call_soon(self._perform, operation, done)
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Nothing waits for longer than a turn of the loop."""
+        return {}
+
+    async def close(self) -> None:
+        """Finish what waits."""
+        self._closed = True
+        await asyncio.sleep(0)
+
+    def _perform(self, operation: Operation[Any], done: Done) -> None:
+        self._answer(operation, self.memory.perform(operation), done)
