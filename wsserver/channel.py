@@ -10,8 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from wsschema.messages import Device
-from wsserver.operations import DeviceRecord, Published, PushState
-from wsserver.session import (
+from wsserver.effects import (
     Answered,
     Close,
     Effect,
@@ -22,9 +21,10 @@ from wsserver.session import (
     Perform,
     RestartClock,
     Send,
-    Session,
     StopClock,
 )
+from wsserver.operations import DeviceRecord, Published, PushState
+from wsserver.session import Session
 
 if TYPE_CHECKING:
     from wsserver.connection import Connection

@@ -1,15 +1,15 @@
 """Who is connected: the listeners of each account, and what each is to hear. Pure.
 
-A listener is in the hub from before its session reads the stored sequence (join before loading: a push
-between the two would be lost) until its connection is gone. Listeners keep what they can't send in slots
-of their own where the newest wins; the hub keeps no message.
+A listener is in the hub from before its session reads the stored sequence (join before loading: a
+push between the two would be lost) until its session is over. Listeners keep what they can't send
+in slots of their own where the newest wins; the hub keeps no message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from wsschema.messages import Device
 from wsschema.times import time_from_ms
@@ -23,11 +23,12 @@ class Listener(Protocol):
     """Unique in this process."""
 
     @property
-    def device_id(self) -> str: ...
+    def device_id(self) -> str:
+        """Which device it opens, or has opened, a session for."""
 
     @property
     def token_hash(self) -> bytes | None:
-        """None until a login's token is committed: no revocation before that can mean this listener."""
+        """None until a login's token is committed: no revocation before that means this one."""
 
     @property
     def device(self) -> DeviceRecord | None:
@@ -36,27 +37,31 @@ class Listener(Protocol):
     @device.setter
     def device(self, device: DeviceRecord) -> None: ...
 
-    def wallet_updated(self, update: Published) -> None: ...
+    def wallet_updated(self, update: Published) -> None:
+        """Another connection of the account pushed."""
 
-    def device_updated(self, device: Device) -> None: ...
+    def device_updated(self, device: Device) -> None:
+        """Another device of the account came, went or acknowledged."""
 
-    def revoked(self, reason: str) -> None: ...
+    def revoked(self, reason: str) -> None:
+        """Its token is gone."""
 
 
 class Hub:
-    """Account ids to listeners. Bounded by the number of connections, which the transport bounds."""
+    """Account ids to listeners, as many as connections: the transport bounds them."""
 
     __slots__ = ("_listeners",)
 
     def __init__(self) -> None:
-        # A tuple an account: an account has few connections and most have one; the smallest there is.
+        # A tuple is the smallest there is; most accounts have one connection, none has many.
         self._listeners: dict[int, tuple[Listener, ...]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._listeners.values()))
 
     def __iter__(self) -> Iterator[Listener]:
-        for listeners in self._listeners.values():
+        """Those who are in the hub now, whoever leaves meanwhile."""
+        for listeners in tuple(self._listeners.values()):
             yield from listeners
 
     def join(self, account_id: int, listener: Listener) -> None:
@@ -64,33 +69,34 @@ class Hub:
         self._listeners[account_id] = (*self._listeners.get(account_id, ()), listener)
 
     def leave(self, account_id: int, listener: Listener, *, now_ms: int) -> None:
-        """It hears nothing any more. The others learn that its device went, if this was its last."""
+        """It hears nothing any more. The others learn that its device went, if it was its last."""
         left = tuple(other for other in self._listeners[account_id] if other is not listener)
         if left:
             self._listeners[account_id] = left
         else:
             del self._listeners[account_id]
         device = listener.device
-        if device is not None and listener.device_id not in self.find_online(account_id):
-            device = replace(device, last_seen_at_ms=now_ms)
-            self._tell_device(account_id, device, online=False, author=listener.connection_id)
+        if device is not None and device.device_id not in self.find_online(account_id):
+            self._tell_device(account_id, replace(device, last_seen_at_ms=now_ms), online=False)
 
     def announce(self, account_id: int, listener: Listener) -> None:
-        """The listener's session is open. The others learn that its device came, if this is its first."""
+        """Its session is open. The others learn that its device came, if this is its first."""
         device = listener.device
         assert device is not None, "announced before its session was open"
-        first = not any(
-            other.device is not None and other.device_id == listener.device_id
-            for other in self._listeners[account_id]
-            if other is not listener
-        )
-        if first:
-            self._tell_device(account_id, device, online=True, author=listener.connection_id)
+        for other in self._listeners[account_id]:
+            twin = other.device
+            if other is listener or twin is None or twin.device_id != device.device_id:
+                continue
+            # The twin's was kept true; what this one's session read while it joined may be older.
+            applied_sequence = max(twin.applied_sequence, device.applied_sequence)
+            listener.device = replace(device, applied_sequence=applied_sequence)
+            return
+        self._tell_device(account_id, device, online=True)
 
     def find_online(self, account_id: int) -> frozenset[str]:
         """The ids of the account's devices with an open session."""
         return frozenset(
-            listener.device_id
+            listener.device.device_id
             for listener in self._listeners.get(account_id, ())
             if listener.device is not None
         )
@@ -109,23 +115,23 @@ class Hub:
                 for listener in listeners:
                     if _concerns(event, listener):
                         listener.revoked(event.reason)
+            case _:
+                assert_never(event)
 
     def _apply(self, event: Applied, listeners: tuple[Listener, ...]) -> None:
+        applied: DeviceRecord | None = None
         for listener in listeners:
-            if listener.device is not None and listener.device_id == event.device_id:
-                device = replace(listener.device, applied_sequence=event.sequence)
-                for same in listeners:
-                    if same.device is not None and same.device_id == event.device_id:
-                        same.device = device
-                self._tell_device(event.account_id, device, online=True, author=event.author)
-                return
+            if listener.device is not None and listener.device.device_id == event.device_id:
+                applied = applied or replace(listener.device, applied_sequence=event.sequence)
+                listener.device = applied
+        if applied is not None:
+            self._tell_device(event.account_id, applied, online=True)
 
-    def _tell_device(
-        self, account_id: int, device: DeviceRecord, *, online: bool, author: int
-    ) -> None:
+    def _tell_device(self, account_id: int, device: DeviceRecord, *, online: bool) -> None:
+        """Tell the account's other devices; a device hears nothing of itself."""
         update = device_message(device, online=online, current=False)
         for listener in self._listeners.get(account_id, ()):
-            if listener.device_id != device.device_id and listener.connection_id != author:
+            if listener.device_id != device.device_id:
                 listener.device_updated(update)
 
 

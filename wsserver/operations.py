@@ -1,9 +1,9 @@
-"""What a session asks of the world, and what the world answers. Pure: no I/O, no clock, no randomness.
+"""What a session asks of the world, and what the world answers. Pure: no I/O, no clock.
 
-An operation is a frozen dataclass, ``Operation[R]``: whoever performs it answers with an ``R``, or with
-the `RpcError` that the caller is to get. Reads run on the store's reading lanes, writes on its writing
-lane in the order in which they were asked for; what a write means to others who are connected is told by
-`events_of`, to be published in commit order.
+An operation is a frozen dataclass, ``Operation[R]``: whoever performs it answers with an ``R``, or
+with the `RpcError` that the caller is to get. Reads run on the store's reading lanes, writes on its
+writing lane in the order in which they were asked for; what a write means to others who are
+connected is told by `events_of`, to be published in commit order, before the write is answered.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ R = TypeVar("R")
 SCRYPT_N = 2**15
 SCRYPT_R = 8
 SCRYPT_P = 1
-"""Today's cost of a stored password: about 0.1 s and 32 MiB (``docs/protocol.md``, Rules of the account)."""
+"""Today's cost of a stored password (``docs/protocol.md``, Rules of the account): 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordHash:
-    """A stored password: scrypt (RFC 7914) with its own salt, and the parameters that it was made with."""
+    """A stored password: scrypt (RFC 7914) of it with its own salt, and the parameters of that."""
 
     digest: bytes = field(repr=False)
     salt: bytes = field(repr=False)
@@ -118,11 +118,11 @@ class Operation(Generic[R]):
 
 
 Flow = Generator[Operation[Any], Any, R]
-"""A course of action: yields operations, is sent their answers (or thrown their errors), returns an R."""
+"""A course of action: yields operations, is sent their answers or thrown their errors."""
 
 
 def perform(operation: Operation[R]) -> Flow[R]:
-    """The typed way to wait for an operation inside a flow: ``answer = yield from perform(...)``."""
+    """The typed way to wait for an operation in a flow: ``answer = yield from perform(...)``."""
     answer: R = yield operation
     return answer
 
@@ -132,12 +132,14 @@ def perform(operation: Operation[R]) -> Flow[R]:
 
 @dataclass(frozen=True, slots=True)
 class HashPassword(Operation[PasswordHash]):
+    """The password under a fresh salt and today's parameters."""
+
     password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPassword(Operation[bool]):
-    """Whether the password is the stored one; None stands for an unknown account and takes as long."""
+    """Whether the password is the stored one; None is an unknown account's and takes as long."""
 
     password: str = field(repr=False)
     stored: PasswordHash | None = field(repr=False)
@@ -162,16 +164,22 @@ class LoadCredentials(Operation[Credentials | None]):
 
 @dataclass(frozen=True, slots=True)
 class LoadAccountCredentials(Operation[Credentials | None]):
+    """By account; None once it is deleted."""
+
     account_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class LoadKeyDerivation(Operation[KeyDerivation | None]):
+    """What the client of that address, lowered, derives its keys with."""
+
     email: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FindToken(Operation[TokenOwner | None]):
+    """Whose the token is, live or expired."""
+
     token_hash: bytes = field(repr=False)
 
 
@@ -192,6 +200,8 @@ class LoadWallet(Operation[WalletState | None]):
 
 @dataclass(frozen=True, slots=True)
 class LoadHistory(Operation[tuple[WalletVersion, ...]]):
+    """The kept versions below ``before``, newest first, at most ``limit``."""
+
     account_id: int
     limit: int
     before: int | None
@@ -199,6 +209,8 @@ class LoadHistory(Operation[tuple[WalletVersion, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class LoadDevices(Operation[StoredDevices]):
+    """All devices of the account, oldest first."""
+
     account_id: int
 
 
@@ -258,7 +270,6 @@ class AcknowledgeState(Operation[Acknowledged]):
     writes: ClassVar[bool] = True
     token_hash: bytes = field(repr=False)
     account_id: int
-    author: int
     sequence: int
 
 
@@ -338,12 +349,11 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A device acknowledged a state."""
+    """A device acknowledged a state, or pushed one."""
 
     account_id: int
     device_id: str
     sequence: int
-    author: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,12 +377,10 @@ def events_of(operation: Operation[Any], answer: Any) -> tuple[Event, ...]:
     """What a write that was committed with this answer means to those who are connected."""
     match operation, answer:
         case PushState(account_id=account_id, author=author), Pushed(state=state, fresh=True):
-            applied = Applied(account_id, state.device_id, state.sequence, author)
+            applied = Applied(account_id, state.device_id, state.sequence)
             return (Published(account_id, state, author), applied)
-        case AcknowledgeState(account_id=account_id, author=author), Acknowledged(
-            device=device, changed=True
-        ):
-            return (Applied(account_id, device.device_id, device.applied_sequence, author),)
+        case AcknowledgeState(account_id=account_id), Acknowledged(device=device, changed=True):
+            return (Applied(account_id, device.device_id, device.applied_sequence),)
         case OpenSession(account_id=account_id, device_id=device_id), OpenedSession() as opened:
             replaced = Revoked(account_id, "replaced", device_id, kept_token_hash=opened.token_hash)
             if opened.dropped_device_id is None:
