@@ -6,7 +6,7 @@ import enum
 
 
 class CloseCode(enum.IntEnum):
-    """Codes this protocol closes with: RFC 6455 section 7.4.1, and its own from the private range."""
+    """Codes this protocol closes with: those of RFC 6455 (section 7.4.1), and private ones."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -34,6 +34,7 @@ STAY_AWAY: frozenset[int] = frozenset(
 def may_reconnect(code: int) -> bool:
     """Whether a client comes back, with backoff, after a close with this code.
 
-    Unknown codes count as passing faults. After 1009 it comes back without the message that was too large.
+    Unknown codes count as passing faults. After 1009 it comes back without the message that was too
+    large.
     """
     return code not in STAY_AWAY

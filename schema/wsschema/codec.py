@@ -1,8 +1,8 @@
 """JSON-RPC 2.0 on orjson: bytes to calls and answers, and back.
 
 A server parses with `parse_message`, looks at each `Request`, and answers with `encode_result` and
-`encode_error`; a client writes with `encode_call` and reads with `parse_incoming`. Nothing here does I/O.
-Envelope members that the specification does not name are ignored, as it does not forbid them.
+`encode_error`; a client writes with `encode_call` and reads with `parse_incoming`. Nothing here
+does I/O. Envelope members that the specification does not name are ignored, as it forbids none.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class UnknownNotification:
 
 
 def parse_incoming(payload: bytes | str) -> Answer | Notification | UnknownNotification:
-    """What a server's message says; raises ParseError or InvalidRequest when it is no such message."""
+    """What a server's message says; raises ParseError or InvalidRequest when it is malformed."""
     try:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError:

@@ -36,8 +36,9 @@
         └── ServiceUnavailable          503
             └── Unavailable             unavailable  data.retryAfterMs
 
-A leaf is raised with the text that gives the fact and the limit; without one it says its default. An
-error that a client does not know is treated by its code: ``error_from_wire`` falls back to the branch.
+A leaf is raised with the text that gives the fact and the limit; without one it says its default.
+An error that a client does not know is treated by its code: ``error_from_wire`` falls back to the
+branch.
 """
 
 from __future__ import annotations
@@ -86,16 +87,22 @@ class RpcError(WalletSyncError):
 
 
 class ParseError(RpcError):
+    """The message is not JSON."""
+
     code = -32700
     text = "Parse error: the message is not JSON"
 
 
 class InvalidRequest(RpcError):
+    """The message is JSON, but no JSON-RPC 2.0 call."""
+
     code = -32600
     text = "Invalid Request"
 
 
 class MethodNotFound(RpcError):
+    """The protocol has no such method."""
+
     code = -32601
     text = "Method not found"
 
@@ -147,39 +154,55 @@ class InternalError(RpcError):
 
 
 class Unauthorized(RpcError):
+    """Who calls is not known, or not believed."""
+
     code = 401
 
 
 class BadCredentials(Unauthorized):
+    """The email or the password is wrong; which of the two is not told."""
+
     reason = "bad_credentials"
     text = "the email or the password is wrong"
 
 
 class BadToken(Unauthorized):
+    """The token is unknown, replaced, revoked or expired: log in again."""
+
     reason = "bad_token"
     text = "the token is unknown, replaced, revoked or expired; log in again"
 
 
 class NotAuthenticated(Unauthorized):
+    """The method needs a session, and this connection has none."""
+
     reason = "not_authenticated"
     text = "this method needs session.login or session.resume first"
 
 
 class Forbidden(RpcError):
+    """The call is understood and refused."""
+
     code = 403
 
 
 class NotVerified(Forbidden):
+    """The password is right, but the address is not verified yet."""
+
     reason = "not_verified"
     text = "the account's email address has not been verified yet"
 
 
 class NotAllowed(Forbidden):
+    """The server's verification mode does not allow it."""
+
     reason = "not_allowed"
     text = "this server does not allow that"
 
 
 class AlreadyAuthenticated(Forbidden):
+    """The connection has its session already; log in on a new one."""
+
     reason = "already_authenticated"
     text = (
         "this connection is authenticated, or about to be; it belongs to one account for its life"
@@ -187,53 +210,71 @@ class AlreadyAuthenticated(Forbidden):
 
 
 class AccountDisabled(Forbidden):
+    """The operator has disabled the account."""
+
     reason = "account_disabled"
     text = "the account has been disabled by the operator of this server"
 
 
 class TooManyDevices(Forbidden):
+    """No device could be dropped to make room for this one: all are online."""
+
     reason = "too_many_devices"
     text = "the account has as many devices as it may have, and all are online"
 
 
 class NotFound(RpcError):
+    """What the call names is not there."""
+
     code = 404
 
 
 class NoWallet(NotFound):
+    """The account has no wallet yet."""
+
     reason = "no_wallet"
     text = "the account has no wallet yet; push one with sequence 1"
 
 
 class NoSuchVersion(NotFound):
+    """The sequence is too old to be kept, or was never pushed."""
+
     reason = "no_such_version"
     text = "that sequence is not stored: it is too old, or was never pushed"
 
 
 class NoSuchDevice(NotFound):
+    """The account has no such device."""
+
     reason = "no_such_device"
     text = "the account has no such device"
 
 
 class BadVerificationToken(NotFound):
+    """The token from the verification mail is unknown, used or expired."""
+
     reason = "bad_verification_token"
     text = "the verification token is unknown, used or expired"
 
 
 class BadResetToken(NotFound):
+    """The token from the reset mail is unknown, used or expired."""
+
     reason = "bad_reset_token"
     text = "the reset token is unknown, used or expired"
 
 
 class ConflictError(RpcError):
+    """What is stored stands against the call."""
+
     code = 409
 
 
 class Conflict(ConflictError):
     """The push came too late; ``wallet`` is the latest state, None where there is none.
 
-    ``landed`` is True when the pushed state is a kept older version: it was stored, and others followed,
-    so the client must not merge its own change a second time.
+    ``landed`` is True when the pushed state is a kept older version: it was stored, and others
+    followed, so the client must not merge its own change a second time.
     """
 
     reason = "conflict"
@@ -258,20 +299,28 @@ class Conflict(ConflictError):
 
 
 class WalletExists(ConflictError):
+    """A password change without the wallet, where a wallet is stored."""
+
     reason = "wallet_exists"
     text = "a wallet is stored: a password change must bring it re-encrypted"
 
 
 class AccountExists(ConflictError):
+    """The address has an account already."""
+
     reason = "account_exists"
     text = "there is an account with that email already"
 
 
 class TooLarge(RpcError):
+    """More than the server takes."""
+
     code = 413
 
 
 class WalletTooLarge(TooLarge):
+    """The wallet is larger than ``max_bytes`` in UTF-8."""
+
     reason = "wallet_too_large"
     text = "the wallet is too large"
 
@@ -303,19 +352,27 @@ class _RetryLater(RpcError):
 
 
 class TooManyRequests(_RetryLater):
+    """More, or faster, than the server takes."""
+
     code = 429
 
 
 class RateLimited(TooManyRequests):
+    """Come back after ``retry_after_ms``."""
+
     reason = "rate_limited"
     text = "too many requests; wait before the next"
 
 
 class ServiceUnavailable(_RetryLater):
+    """The server cannot serve at the moment."""
+
     code = 503
 
 
 class Unavailable(ServiceUnavailable):
+    """Nothing was changed; come back after ``retry_after_ms``."""
+
     reason = "unavailable"
     text = "the server cannot serve this at the moment; nothing was changed"
 
@@ -344,13 +401,18 @@ _BY_REASON = {(leaf.code, leaf.reason): leaf for leaf in PROTOCOL_ERRORS}
 _BY_CODE: dict[int, type[RpcError]] = {leaf.code: leaf for leaf in JSON_RPC_ERRORS} | {
     branch.code: branch
     for branch in (
-        Unauthorized, Forbidden, NotFound, ConflictError, TooLarge, TooManyRequests, ServiceUnavailable,
+        Unauthorized, Forbidden, NotFound, ConflictError, TooLarge, TooManyRequests,
+        ServiceUnavailable,
     )
 }  # fmt: skip
 
 
 def error_from_wire(wire: Mapping[str, Any]) -> RpcError:
-    """The error that a JSON-RPC error object stands for; an unknown reason becomes its code's branch."""
+    """The error that a JSON-RPC error object stands for.
+
+    An unknown reason becomes its code's branch. Raises FieldError when the wallet of a conflict is
+    malformed.
+    """
     code, message, data = wire.get("code"), str(wire.get("message", "")), wire.get("data")
     if type(code) is not int:
         return UnknownError(RpcError.code, message)

@@ -1,8 +1,7 @@
 """Every bound of the protocol, in one place.
 
-Source of the figures: ``docs/protocol.md``, sections Transport, Types and Key derivation. Sizes are in
-bytes of UTF-8 where the name ends in ``bytes``, in characters (Unicode code points) where it ends in
-``chars``, times in seconds where it ends in ``_s``.
+Source of the figures: ``docs/protocol.md``, section Limits. Sizes are in bytes of UTF-8 where the
+name ends in ``bytes``, in characters (Unicode code points) where it ends in ``chars``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ KDF_P_MIN: Final = 1
 KDF_P_MAX: Final = 4
 
 JSON_ESCAPE_FACTOR: Final = 6
-"""A JSON string may take six bytes for one (``\\u0001``), so a message must be allowed that much."""
+"""A JSON string may take six bytes for one (``\\u0001``); a message must be allowed that much."""
 MESSAGE_OVERHEAD_BYTES: Final = 16 * 1024
 """Room in a message for what stands around the wallet."""
 
@@ -48,10 +47,10 @@ MESSAGE_OVERHEAD_BYTES: Final = 16 * 1024
 class Limits:
     """The limits a server announces in ``server.info``; the defaults are the protocol's.
 
-    ``wallet_bytes``: largest ``encryptedWallet``. ``message_bytes``: largest message of an authenticated
-    connection, at least six times ``wallet_bytes``. ``anonymous_message_bytes``: largest message before
-    that. ``history_depth``: states kept readable, the latest included. ``batch``: calls in one batch.
-    ``devices``: devices of one account.
+    ``wallet_bytes``: largest ``encryptedWallet``. ``message_bytes``: largest message of an
+    authenticated connection, at least six times ``wallet_bytes``. ``anonymous_message_bytes``:
+    largest message before that. ``history_depth``: states kept readable, the latest included.
+    ``batch``: calls in one batch. ``devices``: devices of one account.
     """
 
     wallet_bytes: int = 256 * 1024

@@ -1,7 +1,7 @@
 """Every message of the protocol, as frozen dataclasses, and the registry of methods.
 
-Calls are verbs, results and notifications nouns. What people entrust to the server (passwords, tokens,
-wallets, addresses) is hidden from ``repr``, so that no log line shows it.
+Calls are verbs, results and notifications nouns. What people entrust to the server (passwords,
+tokens, wallets, addresses) is hidden from ``repr``, so that no log line shows it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Hmac = Annotated[str, Opaque(limits.HMAC_BYTES_MAX)]
 Timestamp = Annotated[datetime, Time()]
 Flag = Annotated[bool, Boolean()]
 Deliver = Annotated[str, OneOf(("sequence", "state"))]
-VerificationMode = Annotated[str, OneOf(("open", "allowlist", "email"))]
+VerificationMode = Annotated[str, OneOf(("open", "allowlist", "email"), grows=True)]
 Name = Annotated[str, Text(0, 256)]
 
 REVOCATION_REASONS = (
@@ -75,7 +75,7 @@ class Kdf:
 
 @dataclass(frozen=True, slots=True)
 class WalletState:
-    """One version of a wallet, as the server keeps it: ciphertext and its HMAC, opaque to the server."""
+    """One version of a wallet, as the server keeps it: ciphertext and HMAC, opaque to it."""
 
     sequence: Sequence
     encrypted_wallet: EncryptedWallet = field(repr=False)
@@ -95,7 +95,7 @@ class SealedWallet:
 
 @dataclass(frozen=True, slots=True)
 class WalletVersion:
-    """A kept version in ``wallet.history``; ``bytes`` is the size of its ``encryptedWallet`` in UTF-8."""
+    """A kept version; ``bytes`` is the size of its ``encryptedWallet`` in UTF-8."""
 
     sequence: Sequence
     hmac: Hmac = field(repr=False)
@@ -106,7 +106,7 @@ class WalletVersion:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device of the account; ``applied_sequence`` is the newest state it acknowledged, 0 for none."""
+    """A device of the account; ``appliedSequence``: the newest state it acknowledged (0: none)."""
 
     device_id: DeviceId
     name: DeviceName | None = field(repr=False)
@@ -160,7 +160,7 @@ class Registered:
 class KeyDerivation:
     """What a client needs to derive its keys from the root password."""
 
-    client_salt_seed: SaltSeed
+    client_salt_seed: SaltSeed = field(repr=False)
     kdf: Kdf
 
 
@@ -388,7 +388,7 @@ class WalletUpdated:
 class SessionRevoked:
     """The session is over; close 4401 follows."""
 
-    reason: Annotated[str, OneOf(REVOCATION_REASONS)]
+    reason: Annotated[str, OneOf(REVOCATION_REASONS, grows=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,11 @@ def time_from_ms(time_ms: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=time_ms)
 
 
+def ms_from_time(time: datetime) -> int:
+    """Milliseconds since the Unix epoch, a fraction of one cut off."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
+
+
 def format_time(time: datetime) -> str:
     """RFC 3339 with milliseconds and ``Z``: ``2026-01-02T03:04:05.678Z``."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
@@ -21,6 +26,9 @@ def format_time(time: datetime) -> str:
 
 def parse_time(text: str) -> datetime:
     """The aware time in UTC that an RFC 3339 text names; ValueError when it names none."""
-    if not _TIME.fullmatch(text):
-        raise ValueError(f"not an RFC 3339 time: {text[:40]!r}")
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        if _TIME.fullmatch(text):
+            return datetime.fromisoformat(text).astimezone(UTC)
+    except (OverflowError, ValueError):
+        pass  # no such day, or its like; or in UTC outside the years 1 to 9999
+    raise ValueError(f"not an RFC 3339 time: {text[:40]!r}")
