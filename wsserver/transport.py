@@ -87,10 +87,7 @@ class Listener:
         self._opened = 0
         self._unflushed: list[Connection] = []
         self._answering: set[asyncio.Task[None]] = set()
-        self._ssl: tls.SSLContext | None = None
-        # For each server the socket of which it has a copy, see _revive().
-        self._servers: dict[asyncio.Server, socket.socket] = {}
-        self._reviving: asyncio.Task[None] | None = None
+        self._servers: list[asyncio.Server] = []
         self._swept_at_s = 0.0
         self._lenient_until_s = 0.0
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -116,22 +113,28 @@ class Listener:
             OSError: the address is taken or not ours.
         """
         self.loop = asyncio.get_running_loop()
-        self._ssl = ssl
+        # Running out of descriptors loses the one connection and not the port: asyncio accepts
+        # again after a second, uvloop (libuv) drops what it has no descriptor for.
         listening = list(sockets) or await _bind(host, port)
+        port = listening[0].getsockname()[1]
         for bound in listening:
-            await self._listen(bound)
+            server = await self.loop.create_server(
+                lambda: Connection(self),
+                sock=bound,
+                ssl=ssl,
+                backlog=ACCEPT_BACKLOG,
+                ssl_handshake_timeout=self.limits.opening_timeout_s if ssl else None,
+                ssl_shutdown_timeout=self.limits.linger_timeout_s if ssl else None,
+            )
+            self._servers.append(server)
         self._swept_at_s = self.clock()
         self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._tick)
-        return int(listening[0].getsockname()[1])
+        return port
 
     def stop_accepting(self) -> None:
         """Closes the port to newcomers; those who are in stay."""
-        if self._reviving is not None:
-            self._reviving.cancel()
-        for server, listening in self._servers.items():
+        for server in self._servers:
             server.close()
-            listening.close()
-        self._servers.clear()
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Closes every connection that is left (1001), and drops it after `timeout_s`.
@@ -261,41 +264,6 @@ class Listener:
         # First of all, so that a failure ends this sweep and not all to come.
         self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._tick)
         self.sweep()
-        if self._reviving is None and not all(map(_is_listening, self._servers)):
-            self._reviving = self.loop.create_task(self._revive())
-
-    async def _listen(self, listening: socket.socket) -> None:
-        """Accepts from a bound socket, or a copy of it: `listening` itself is kept."""
-        handshake_timeout_s = self.limits.opening_timeout_s if self._ssl else None
-        shutdown_timeout_s = self.limits.linger_timeout_s if self._ssl else None
-        server = await self.loop.create_server(
-            lambda: Connection(self),
-            sock=listening.dup(),
-            ssl=self._ssl,
-            backlog=ACCEPT_BACKLOG,
-            ssl_handshake_timeout=handshake_timeout_s,
-            ssl_shutdown_timeout=shutdown_timeout_s,
-        )
-        self._servers[server] = listening
-
-    async def _revive(self) -> None:
-        """Listens again where the event loop has given up a port.
-
-        uvloop closes a listening socket for good when accept() fails, as it can when descriptors
-        have run out. The socket lives on by the descriptor that was kept.
-        """
-        for server in [server for server in self._servers if not _is_listening(server)]:
-            log.error("the event loop gave up a listening socket; listening again")
-            server.close()
-            await self._listen(self._servers.pop(server))
-        self._reviving = None
-
-
-def _is_listening(server: asyncio.Server) -> bool:
-    try:
-        return all(listening.fileno() >= 0 for listening in server.sockets)
-    except RuntimeError:  # uvloop's word for a closed handle
-        return False
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:
