@@ -53,6 +53,7 @@ def read_request(head: bytes) -> Handshake | Response:
     protocol = _ServerProtocol(logger=core_log)
     assert protocol.state is State.CONNECTING
     protocol.receive_data(head)
+    protocol.parser.close()  # It and the protocol refer to each other, and it is done.
     method, _, _ = head.partition(b" ")
     match protocol.events_received():
         case [Request(method="GET" | "HEAD") as request]:

@@ -1,7 +1,8 @@
 """The transport: a listening port, an application on every WebSocket connection that comes in.
 
-`Listener` is the way in; what it is built of is `wsserver.connection` (one connection),
-`wsserver.handshake` (the HTTP before it) and `wsserver.deadlines` (the wheel of the sweep).
+`Listener` is the way in. It is built of `wsserver.opening` (a connection while it speaks HTTP),
+`wsserver.connection` (once it is a WebSocket), `wsserver.peer` (what the two share),
+`wsserver.handshake` (requests and responses) and `wsserver.deadlines` (the wheel of the sweep).
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import Final
 
 from wsschema.close_codes import CloseCode
 from wsserver.connection import (
-    Answer,
     Application,
     ApplicationFactory,
     Connection,
-    TransportLimits,
     encode_text_frame,
 )
 from wsserver.deadlines import Wheel
 from wsserver.handshake import Handshake, Request, Response, build_response
+from wsserver.opening import Opening
+from wsserver.peer import Peer, TransportLimits
 
 __all__ = [
     "Answer",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+Answer = Response | Awaitable[Response | None] | None
 
 Respond = Callable[[Request], Answer]
 """Answers an HTTP request (GET or HEAD), at once or awaited; `None` goes on with the upgrade."""
@@ -68,6 +71,8 @@ class Listener:
     alone. `respond` sees every well-formed request first. `clock` gives seconds that never go back.
     """
 
+    loop: asyncio.AbstractEventLoop
+
     def __init__(
         self,
         *,
@@ -78,11 +83,11 @@ class Listener:
     ) -> None:
         self.limits = limits
         self.clock = clock
-        self.wheel: Wheel[Connection] = Wheel()
+        self.wheel: Wheel[Peer] = Wheel()
         self._application = application
         self._respond = respond
         self._open: set[Connection] = set()
-        self._others: set[Connection] = set()
+        self._openings: set[Opening] = set()
         self._gone = asyncio.Event()
         self._opened = 0
         self._unflushed: list[Connection] = []
@@ -119,7 +124,7 @@ class Listener:
         port = listening[0].getsockname()[1]
         for bound in listening:
             server = await self.loop.create_server(
-                lambda: Connection(self),
+                lambda: Opening(self),
                 sock=bound,
                 ssl=ssl,
                 backlog=ACCEPT_BACKLOG,
@@ -146,15 +151,16 @@ class Listener:
             timeout_s = self.limits.closing_timeout_s + 2 * self.limits.linger_timeout_s
         for task in self._answering:
             task.cancel()
-        for connection in (*self._open, *self._others):
+        for connection in tuple(self._open):
             connection.close(CloseCode.GOING_AWAY, "the server stops")
-            connection.shut()
+        for opening in tuple(self._openings):
+            opening.shut()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._all_gone()
         except TimeoutError:
-            for connection in (*self._open, *self._others):
-                connection.abort()
+            for peer in (*self._open, *self._openings):
+                peer.abort()
             await self._all_gone()
         finally:
             if self._sweep_timer is not None:
@@ -167,22 +173,22 @@ class Listener:
             # What the peers sent meanwhile is unread yet, and their own timers may have run out.
             self._lenient_until_s = now_s + self.limits.pong_timeout_s
         self._swept_at_s = now_s
-        for connection in self.wheel.take_due(now_s):
-            connection.check_deadlines(now_s, lenient=now_s < self._lenient_until_s)
+        for peer in self.wheel.take_due(now_s):
+            peer.check_deadlines(now_s, lenient=now_s < self._lenient_until_s)
 
     # What its connections call.
 
-    loop: asyncio.AbstractEventLoop
-
-    def attach(self, connection: Connection) -> None:
+    def attach(self, opening: Opening) -> None:
         """Takes an accepted connection into account."""
-        self._others.add(connection)
+        self._openings.add(opening)
 
-    def detach(self, connection: Connection) -> None:
-        """Forgets a connection that is gone."""
-        self._open.discard(connection)
-        self._others.discard(connection)
-        if not self._open and not self._others:
+    def detach(self, peer: Peer) -> None:
+        """Forgets a connection that is gone, or an opening that is over."""
+        if isinstance(peer, Connection):
+            self._open.discard(peer)
+        elif isinstance(peer, Opening):
+            self._openings.discard(peer)
+        if not self._open and not self._openings:
             self._gone.set()
 
     def ask(self, handshake: Handshake) -> Answer:
@@ -194,10 +200,10 @@ class Listener:
             return build_response(500, "Internal error.\n")
 
     def answer_later(
-        self, connection: Connection, handshake: Handshake, answer: Awaitable[Response | None]
+        self, opening: Opening, handshake: Handshake, answer: Awaitable[Response | None]
     ) -> None:
         """Has the connection answer once the answer is there; 503 if that takes too long."""
-        task = self.loop.create_task(self._await_answer(connection, handshake, answer))
+        task = self.loop.create_task(self._await_answer(opening, handshake, answer))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
@@ -215,7 +221,6 @@ class Listener:
     def mount(self, connection: Connection) -> Application | None:
         """The application of a connection that has just opened; `None` if it failed."""
         assert self._application is not None
-        self._others.discard(connection)
         self._open.add(connection)
         try:
             return self._application(connection)
@@ -242,7 +247,7 @@ class Listener:
             connection.flush()
 
     async def _await_answer(
-        self, connection: Connection, handshake: Handshake, answer: Awaitable[Response | None]
+        self, opening: Opening, handshake: Handshake, answer: Awaitable[Response | None]
     ) -> None:
         response: Response | None
         try:
@@ -253,10 +258,10 @@ class Listener:
         except Exception:
             log.exception("no answer to an HTTP request")
             response = build_response(500, "Internal error.\n")
-        connection.answer(handshake, response)
+        opening.answer(handshake, response)
 
     async def _all_gone(self) -> None:
-        while self._open or self._others:
+        while self._open or self._openings:
             self._gone.clear()
             await self._gone.wait()
 

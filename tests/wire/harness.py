@@ -1,4 +1,4 @@
-"""A listener with an application that keeps what it hears, and a client that may break every rule."""
+"""A listener whose application keeps what it hears, and a client that may break every rule."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.wire.harness import UPGRADE, Server, serving
+from tests.wire.harness import TEXT, UPGRADE, Server, eventually, frame, serving
 from wsserver.transport import Request, Response, build_response
 
 
@@ -134,14 +134,23 @@ async def test_an_answer_may_be_awaited() -> None:
     assert (status, body) == (200, b"ready\n")
 
 
-async def test_an_upgrade_may_be_awaited() -> None:
-    async def let_in() -> None:
-        await asyncio.sleep(0)
+async def test_an_upgrade_may_be_awaited_and_frames_behind_the_request_wait_for_it() -> None:
+    asked, let_in = asyncio.Event(), asyncio.Event()
 
-    async with serving(respond=lambda request: let_in()) as server:
-        await server.open()
+    async def ask_elsewhere() -> None:
+        asked.set()
+        await let_in.wait()
 
-        assert len(server.listener.connections) == 1
+    async with serving(respond=lambda request: ask_elsewhere()) as server:
+        client = await server.connect()
+        client.send(UPGRADE + b"\r\n" + frame(TEXT, b"early"))
+        await asked.wait()
+        client.send(frame(TEXT, b"later"))
+        assert len(server.listener.connections) == 0
+
+        let_in.set()
+        await client.read_head()
+        assert [await client.read_text(), await client.read_text()] == [b"early", b"later"]
 
 
 async def test_an_awaited_answer_that_takes_too_long_is_503() -> None:
@@ -229,6 +238,5 @@ async def test_one_connection_too_many_is_503_and_served_once_there_is_room() ->
         assert (status, fields["Retry-After"]) == (503, "5")
 
         first.drop()
-        while server.listener.connections:
-            await asyncio.sleep(0)
+        await eventually(lambda: not server.listener.connections)
         await server.open()

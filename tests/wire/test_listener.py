@@ -47,7 +47,7 @@ async def test_once_it_stops_accepting_newcomers_are_refused_and_the_rest_stay()
 async def test_close_says_goodbye_and_is_done_when_all_have_left() -> None:
     async with serving() as server:
         client, requesting = await server.open(), await server.connect()
-        await eventually(lambda: len(server.listener._others) == 1)
+        await eventually(lambda: len(server.listener._openings) == 1)
         closing = asyncio.create_task(server.listener.close())
 
         assert await client.read_close() == 1001

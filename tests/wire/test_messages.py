@@ -189,7 +189,7 @@ async def test_empty_fragments_without_end_cost_no_memory() -> None:
         client.send(frame(PING))
         await client.read_frame()
 
-        assert server.connection._partial == b"x"
+        assert server.connection._fragments == bytearray(b"x")
 
 
 async def test_a_message_after_the_mistake_of_an_application_reaches_nobody(

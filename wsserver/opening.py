@@ -1,0 +1,123 @@
+"""A connection before it is a WebSocket: one HTTP request, answered or upgraded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from wsserver.connection import Connection
+from wsserver.handshake import (
+    HEAD_END,
+    Handshake,
+    Response,
+    build_response,
+    encode_response,
+    read_request,
+)
+from wsserver.peer import ENDING, NEVER, OPEN, Peer
+
+if TYPE_CHECKING:
+    from wsserver.transport import Listener
+
+
+class Opening(Peer):
+    """One peer up to the upgrade; then a `Connection` takes its transport over."""
+
+    __slots__ = ("_asked", "_received")
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener)
+        self._received = bytearray()
+        """The request's head as far as it has come; once it was read, what came after it."""
+        self._asked = False
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the accepted connection."""
+        self._transport = cast(asyncio.Transport, transport)  # a stream: TCP or TLS over it
+        peer = transport.get_extra_info("peername")
+        self.remote_address = peer[0] if peer else ""
+        limits = self._listener.limits
+        # Both marks: uvloop's own low-water mark is 16 bytes.
+        self._transport.set_write_buffer_limits(
+            limits.write_buffer_bytes_max, limits.write_buffer_bytes_max // 4
+        )
+        self._listener.attach(self)
+        self._set_deadline(limits.opening_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what the peer sent; after the request, which is the first frames of a WebSocket."""
+        if self._phase == ENDING:
+            return
+        searched = max(0, len(self._received) - 2)
+        self._received += data
+        if not self._asked:
+            self._read_head(searched)
+
+    # What the listener calls.
+
+    def answer(self, handshake: Handshake, response: Response | None) -> None:
+        """Answers the request; `None` stands for the upgrade."""
+        if self._phase != OPEN:
+            return  # gone while the answer was awaited
+        response = self._listener.admit(handshake) if response is None else response
+        if response.status_code == 101:
+            self._upgrade(response)
+        else:
+            self._refuse(response, with_body=handshake.request.method != "HEAD")
+
+    def shut(self) -> None:
+        """Ends the connection without an answer."""
+        self._end(linger=False)
+
+    # Its own affairs.
+
+    def _read_head(self, searched: int) -> None:
+        received, limit = self._received, self._listener.limits.request_bytes_max
+        found = HEAD_END.search(received, searched)
+        end = len(received) if found is None else found.end()
+        if end > limit:
+            self._refuse(build_response(431, f"The limit of a request is {limit:,} bytes.\n"))
+        elif found is not None:
+            self._asked = True
+            self._received = received[end:]
+            handshake = read_request(bytes(received[:end]))
+            if isinstance(handshake, Response):
+                self._refuse(handshake)
+            else:
+                self._ask(handshake)
+
+    def _ask(self, handshake: Handshake) -> None:
+        answer = self._listener.ask(handshake)
+        if answer is None or isinstance(answer, Response):
+            self.answer(handshake, answer)
+        else:
+            # The awaited answer has its own timeout.
+            self._deadline_s = NEVER
+            self._pause_reading(True)
+            self._listener.answer_later(self, handshake, answer)
+
+    def _refuse(self, response: Response, *, with_body: bool = True) -> None:
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._transport.write(encode_response(response, with_body=with_body))
+        self._end(linger=True)
+
+    def _upgrade(self, response: Response) -> None:
+        transport = self._transport
+        assert transport is not None
+        if transport.is_closing():
+            return
+        transport.write(response.serialize())
+        self._pause_reading(False)
+        first, self._received = bytes(self._received), bytearray()
+        # From here on the transport is another's; the wheel may hold this object a little longer.
+        self._transport = None
+        connection = Connection(self._listener, transport, self.remote_address)
+        transport.set_protocol(connection)
+        self._listener.detach(self)
+        connection.start(first)
+
+    def _forget_input(self) -> None:
+        self._received = bytearray()
