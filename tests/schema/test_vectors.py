@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,12 @@ def test_no_two_vectors_of_a_section_have_the_same_name() -> None:
     for section in without(VECTORS, "about").values():
         names = [vector["name"] for vector in section]
         assert len(set(names)) == len(names)
+
+
+def test_the_readme_explains_every_section() -> None:
+    readme = (FILE.parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme.split("| section |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [*without(VECTORS, "about")]
 
 
 @named("calls")
