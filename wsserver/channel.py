@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never, cast
 
+from wsschema.close_codes import CloseCode
 from wsschema.messages import Device
 from wsserver.effects import (
     Answered,
@@ -23,6 +25,7 @@ from wsserver.effects import (
     Send,
     StopClock,
 )
+from wsserver.failures import report_failure
 from wsserver.operations import DeviceRecord, Published, PushState
 from wsserver.session import Session
 
@@ -32,6 +35,23 @@ if TYPE_CHECKING:
 
 CALLS_IN_FLIGHT_MAX: Final = 32
 """Calls of one connection that may wait for something; its next messages wait unread meanwhile."""
+
+
+Entry = TypeVar("Entry", bound=Callable[..., None])
+
+
+def _closing_on_failure(entry: Entry) -> Entry:
+    """Has a failure of our own end this connection (1011), and reach nobody else's."""
+
+    @functools.wraps(entry)
+    def enter(channel: Channel, *args: Any, **kwargs: Any) -> None:
+        try:
+            entry(channel, *args, **kwargs)
+        except Exception as error:
+            report_failure("a session failed, and its connection is closed", error)
+            channel.fail()
+
+    return cast(Entry, enter)
 
 
 class Channel:
@@ -47,18 +67,21 @@ class Channel:
 
     # What the transport tells.
 
+    @_closing_on_failure
     def message_received(self, payload: bytes | bytearray) -> None:
         """A text message came."""
         self._carry_out(self._session.receive(payload))
 
+    @_closing_on_failure
     def writable(self) -> None:
         """The peer has caught up with what it was sent."""
         self._carry_out(self._session.writable())
 
+    @_closing_on_failure
     def connection_lost(self) -> None:
         """The connection is gone."""
-        self._carry_out(self._session.lost())
         self._engine.forget(self)
+        self._carry_out(self._session.lost())
 
     # What the hub tells, and what it asks.
 
@@ -81,25 +104,33 @@ class Channel:
     def device(self, device: DeviceRecord) -> None:
         self._session.device = device
 
+    @_closing_on_failure
     def wallet_updated(self, update: Published) -> None:
         """Another connection of the account pushed."""
         congested = self._connection.congested
         self._carry_out(self._session.wallet_updated(update, congested=congested))
 
+    @_closing_on_failure
     def device_updated(self, device: Device) -> None:
         """Another device of the account came, went or acknowledged."""
         congested = self._connection.congested
         self._carry_out(self._session.device_updated(device, congested=congested))
 
+    @_closing_on_failure
     def revoked(self, reason: str) -> None:
         """The session's token is gone."""
         self._carry_out(self._session.revoked(reason))
 
     # What the server tells.
 
+    @_closing_on_failure
     def drain(self, retry_after_ms: int) -> None:
         """The server is about to stop."""
         self._carry_out(self._session.drain(retry_after_ms))
+
+    def send_away(self) -> None:
+        """The time for calls in flight is up."""
+        self._connection.close(CloseCode.SERVICE_RESTART, "the server stops")
 
     @property
     def live(self) -> bool:
@@ -151,9 +182,14 @@ class Channel:
             done = functools.partial(self._complete, effect.ticket)
         self._engine.perform(effect.operation, done, self._is_wanted)
 
+    def fail(self) -> None:
+        """Close the connection: its session is in no state to go on."""
+        self._connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+
     def _is_wanted(self) -> bool:
         return not self._connection.closing
 
+    @_closing_on_failure
     def _complete(self, ticket: int, answer: Any) -> None:
         self._carry_out(self._session.complete(ticket, answer))
 

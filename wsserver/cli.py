@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from wsserver.config import PREFIX, ConfigurationError, Settings, load_settings
 from wsserver.server import Server, describe_url
@@ -57,7 +58,7 @@ def _setting_option(
     name: str, field: FieldInfo
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     default = field.get_default(call_default_factory=False)
-    shown = "" if default in (None, frozenset()) else f"  [default: {default}]"
+    shown = "" if default in (None, frozenset(), PydanticUndefined) else f"  [default: {default}]"
     return click.option(
         f"--{name.replace('_', '-')}",
         metavar=_describe_type(field),

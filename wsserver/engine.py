@@ -142,6 +142,11 @@ class Engine:
             self._emptied.clear()
             await self._emptied.wait()
 
+    def send_away(self) -> None:
+        """Close what is still open: the time for calls in flight is up."""
+        for channel in tuple(self._channels):
+            channel.send_away()
+
     async def renew_tokens(self) -> None:
         """Keep the tokens of open connections alive, a few at a time, until it is cancelled."""
         while True:

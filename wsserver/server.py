@@ -109,7 +109,6 @@ class Server:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        await self.start()
 
         def take_signal() -> None:
             if stop.is_set():
@@ -119,9 +118,14 @@ class Server:
                 signal.raise_signal(signal.SIGKILL)
             stop.set()
 
+        # Before the start: it may wait for the database, and the first process of a container
+        # would not even be ended by a signal that nobody takes.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, take_signal)
-        on_started()
+        logger.info("%s %s starts", NAME, version(NAME))
+        await self.start()
+        if not stop.is_set():
+            on_started()
         await stop.wait()
         logger.info("draining: %d connections", self._count_connections())
         await self.stop()
@@ -143,6 +147,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(ends_at_s - CLOSE_SHARE * self._settings.drain_timeout_s):
                 await self._engine.wait_until_empty()
+        self._engine.send_away()
         for listener in filter(None, (self._public, self._admin)):
             await listener.close(timeout_s=max(0.1, (ends_at_s - loop.time()) / 2))
         self._passwords.close()
