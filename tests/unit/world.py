@@ -528,6 +528,10 @@ class Peer:
         return answer["error"] if "error" in answer else answer["result"]
 
     @property
+    def close_code(self) -> int | None:
+        return None if self.closed is None else self.closed[0]
+
+    @property
     def answers(self) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
         for message in self.inbox:
