@@ -80,7 +80,11 @@ class WebSocketConnection:
 
     async def close(self) -> None:
         """Closes it, within `CLOSING_TIMEOUT_S`."""
-        await self._socket.close()
+        try:
+            await self._socket.close()
+        except asyncio.CancelledError:
+            self._socket.transport.abort()
+            raise
 
     def allow_messages_of(self, message_bytes: int) -> None:
         """From now on takes messages up to this size."""

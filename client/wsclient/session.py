@@ -150,9 +150,11 @@ class Session:
 
     async def close(self) -> None:
         """Ends the session here; its token stays good for `resume`."""
+        if self._runner is not None and self._ended is None:
+            self._runner.cancel()
         self._end(SessionEnded("closed"))
         if self._runner is not None:
-            self._runner.cancel()
+            # One that had ended before may still be closing its connection: let it.
             await asyncio.wait([self._runner])
 
     @property
