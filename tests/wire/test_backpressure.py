@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from tests.wire.harness import (
     PING,
     PONG,
@@ -77,10 +79,13 @@ async def test_all_is_answered_in_order_once_the_peer_reads_again() -> None:
         assert server.application.times_writable >= 1
 
 
-async def test_pings_of_a_peer_that_never_reads_fill_no_memory() -> None:
+@pytest.mark.parametrize("closing", [False, True], ids=["open", "closing"])
+async def test_pings_of_a_peer_that_never_reads_fill_no_memory(closing: bool) -> None:
     async with serving() as server:
         client = await server.open()
         await stop_reading(client)
+        if closing:
+            server.connection.close(1012)
         pings = frame(PING, bytes(125)) * 1000
         for _ in range(400):
             client.send(pings)

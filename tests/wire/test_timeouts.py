@@ -183,7 +183,6 @@ async def test_a_peer_that_takes_nothing_for_too_long_is_cut_off() -> None:
         await asyncio.sleep(0.05)  # The kernel's buffers take their share.
         await server.pass_time(29)
         assert server.application.times_lost == 0
-        server.connection.send(b"more")  # What is added does not hide that nothing is taken.
 
         await server.pass_time(32)
         await eventually(lambda: server.application.times_lost)
@@ -202,6 +201,23 @@ async def test_a_peer_that_takes_a_little_at_a_time_stays() -> None:
 
         assert server.connection.congested
         assert not server.connection.closing
+
+
+async def test_what_is_sent_meanwhile_does_not_hide_what_a_slow_peer_takes() -> None:
+    async with serving(write_timeout_s=30) as server:
+        client = await server.open(limit=1000)
+        server.connection.authenticated()
+        server.connection.send(bytes(30_000_000))
+        await eventually(lambda: server.connection.congested)
+        await asyncio.sleep(0.05)  # The kernel's buffers take their share.
+        for _ in range(3):
+            await client.reader.readexactly(4_000_000)
+            await asyncio.sleep(0.01)
+            server.connection.send(bytes(8_000_000))
+            await server.pass_time(31)
+
+        assert not server.connection.closing
+        assert server.application.times_lost == 0
 
 
 async def test_the_sweep_runs_by_itself() -> None:
