@@ -74,9 +74,13 @@ class Served:
         await client.login(email, **params)
         return client
 
-    async def stop(self) -> None:
+    async def close_clients(self) -> None:
         for client in self._clients:
             await client.close()
+        self._clients.clear()
+
+    async def stop(self) -> None:
+        await self.close_clients()
         await self.server.stop()
 
 

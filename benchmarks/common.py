@@ -1,0 +1,227 @@
+"""What the benchmarks share: a database with accounts in it, a server on it, bare WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import insert
+
+from wsserver.store.sql import open_database, parse_url
+from wsserver.store.tables import accounts, devices
+
+START_TIMEOUT_S = 30
+
+
+def make_token(number: int) -> str:
+    """The token of the only device of an account that `provision` made."""
+    return hashlib.sha256(f"benchmark {number}".encode()).hexdigest()
+
+
+def provision(url: str, count: int) -> None:
+    """Makes accounts with one device each, logged in: no password is hashed for them."""
+    now_ms = int(time.time() * 1000)
+    with open_database(parse_url(url)) as connection:
+        connection.execute(
+            insert(accounts),
+            [
+                {
+                    "id": number,
+                    "email": f"user{number}@example.com",
+                    "password_digest": bytes(32),
+                    "password_salt": bytes(16),
+                    "password_n": 2**15,
+                    "password_r": 8,
+                    "password_p": 1,
+                    "client_salt_seed": "0" * 64,
+                    "kdf_n": 2**17,
+                    "kdf_r": 8,
+                    "kdf_p": 1,
+                    "epoch": secrets.token_hex(16),
+                    "sequence": 0,
+                    "verified": True,
+                    "disabled": False,
+                    "created_at": now_ms,
+                }
+                for number in range(1, count + 1)
+            ],
+        )
+        connection.execute(
+            insert(devices),
+            [
+                {
+                    "account_id": number,
+                    "device_id": f"device {number}",
+                    "name": None,
+                    "token_hash": hashlib.sha256(make_token(number).encode()).digest(),
+                    "token_used_at": now_ms,
+                    "created_at": now_ms,
+                    "last_seen_at": now_ms,
+                    "applied_sequence": 0,
+                }
+                for number in range(1, count + 1)
+            ],
+        )
+
+
+class BenchmarkServer:
+    """The command `wsserver serve` in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.port = port
+        self._process = process
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1"
+
+    def read_rss_bytes(self) -> int:
+        """Its resident memory (Linux)."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024
+
+
+@contextlib.contextmanager
+def start_server(folder: Path, url: str, *flags: str) -> Iterator[BenchmarkServer]:
+    """A server in mode open on a free port, stopped at the end."""
+    log_path = folder / "server.log"
+    command = [sys.executable, "-m", "wsserver.cli", "serve", "--port=0", "--admin-port=0"]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603  # the program is our own
+            [*command, "--verification=open", f"--database-url={url}", *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not (
+            found := re.search(r"listening on ws://127\.0\.0\.1:(\d+)", log_path.read_text())
+        ):
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError(f"the server did not start: {log_path.read_text()}")
+            time.sleep(0.05)
+        yield BenchmarkServer(process, int(found[1]))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class BareClient(asyncio.Protocol):
+    """A WebSocket with next to nothing around it: thousands of them cost the measuring little."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._upgraded = asyncio.get_running_loop().create_future()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._input = b""
+
+    @classmethod
+    async def open(cls, port: int) -> BareClient:
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_connection(cls, "127.0.0.1", port)
+        await client._upgraded
+        return client
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """The answer to a call; one at a time."""
+        self.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        return await self.hear(1)
+
+    def hear(self, call_id: int) -> asyncio.Future[Any]:
+        """The answer to the call with that id."""
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[call_id] = answered
+        return answered
+
+    def send(self, message: Any) -> None:
+        assert self._transport is not None
+        self._transport.write(encode_masked_text(orjson.dumps(message)))
+
+    def abort(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        key = base64.b64encode(os.urandom(16)).decode()
+        transport.write(
+            f"GET /v1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self._input += data
+        if not self._upgraded.done():
+            head, found, self._input = self._input.partition(b"\r\n\r\n")
+            if not found:
+                self._input = head
+                return
+            assert head.startswith(b"HTTP/1.1 101"), head
+            self._upgraded.set_result(None)
+        while (frame := take_frame(self._input)) is not None:
+            opcode, payload, self._input = frame
+            if opcode == TEXT:
+                self._receive(orjson.loads(payload))
+            elif opcode == PING and self._transport is not None:
+                self._transport.write(PONG)
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        answered = self._waiting.pop(message.get("id", 0), None)
+        if answered is not None:
+            answered.set_result(message)
+
+
+TEXT, PING = 0x81, 0x89
+PONG = b"\x8a\x80" + bytes(4)
+
+
+def encode_masked_text(payload: bytes) -> bytes:
+    """A text frame of a client; its mask is zero, which changes nothing (RFC 6455, section 5.3)."""
+    length = len(payload)
+    if length < 126:
+        return bytes((TEXT, 0x80 | length)) + bytes(4) + payload
+    if length < 65_536:
+        return struct.pack("!BBH", TEXT, 0x80 | 126, length) + bytes(4) + payload
+    return struct.pack("!BBQ", TEXT, 0x80 | 127, length) + bytes(4) + payload
+
+
+def take_frame(data: bytes) -> tuple[int, bytes, bytes] | None:
+    """The first frame of a server's bytes, and the rest; None while it is not complete."""
+    if len(data) < 2:
+        return None
+    length, start = data[1], 2
+    if length == 126:
+        length, start = int.from_bytes(data[2:4], "big"), 4
+    elif length == 127:
+        length, start = int.from_bytes(data[2:10], "big"), 10
+    end = start + length
+    return (
+        (data[0], data[start:end], data[end:]) if len(data) >= end and start <= len(data) else None
+    )
+
+
+async def gather_bounded(count: int, at_once: int, work: Callable[[int], Any]) -> list[Any]:
+    """The results of ``work(1)`` to ``work(count)``, so many at once."""
+    room = asyncio.Semaphore(at_once)
+
+    async def do(number: int) -> Any:
+        async with room:
+            return await work(number)
+
+    return await asyncio.gather(*(do(number) for number in range(1, count + 1)))
