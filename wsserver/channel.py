@@ -57,13 +57,17 @@ def _closing_on_failure(entry: Entry) -> Entry:
 class Channel:
     """The application on a connection, and the hub's listener for its account."""
 
-    __slots__ = ("_connection", "_engine", "_session", "connection_id")
+    __slots__ = ("_connection", "_engine", "_session", "anonymous", "connection_id")
 
-    def __init__(self, engine: Engine, connection: Connection, connection_id: int) -> None:
+    def __init__(
+        self, engine: Engine, connection: Connection, connection_id: int, address: str
+    ) -> None:
         self._engine = engine
         self._connection = connection
-        self._session = Session(engine.facts, connection_id)
+        self._session = Session(engine.facts, connection_id, address)
         self.connection_id = connection_id
+        self.anonymous = False
+        """Whether the gate counts this connection among those that are not authenticated."""
 
     # What the transport tells.
 
@@ -82,6 +86,23 @@ class Channel:
         """The connection is gone."""
         self._engine.forget(self)
         self._carry_out(self._session.lost())
+
+    # What the engine asks, and tells.
+
+    @property
+    def address(self) -> str:
+        """What counts as one peer."""
+        return self._session.address
+
+    @property
+    def idle_since_s(self) -> float:
+        """About when its last message came."""
+        return self._session.idle_since_s
+
+    @_closing_on_failure
+    def crowd_out(self) -> None:
+        """The account has more sessions than it may have."""
+        self._carry_out(self._session.crowd_out())
 
     # What the hub tells, and what it asks.
 

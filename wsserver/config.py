@@ -11,7 +11,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -21,6 +29,8 @@ from pydantic_settings import (
 )
 
 from wsschema.fields import Email, FieldError, lower_email
+from wsserver.mail import parse_sender
+from wsserver.smtp import parse_smtp_url
 
 PREFIX = "WSSERVER_"
 
@@ -91,6 +101,27 @@ class Settings(BaseSettings):
     password_waiting_max: int = Field(
         128, ge=1, description="Logins that may wait for a password to be hashed; more get 429."
     )
+    rate_limits: Literal["on", "off"] = Field(
+        "on", description="Limits by address, account and connection; off is for load tests."
+    )
+    smtp_url: SecretStr | None = Field(
+        None,
+        description="Mail relay of mode email: smtp://USER:PASSWORD@HOST:587, smtps:// or console:",
+    )
+    mail_from: str | None = Field(
+        None, description="Sender of mails; unless given, wallet-sync@ the public URL's host."
+    )
+    public_url: str | None = Field(
+        None, description="URL that the links in mails lead to, e.g. https://sync.example.com"
+    )
+    tls_cert: Path | None = Field(None, description="PEM file with the certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = (
+        Field((), description="Addresses or networks of proxies whose X-Forwarded-For counts.")
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="Origins of the pages that may connect; unless given, all."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged."
     )
@@ -108,15 +139,47 @@ class Settings(BaseSettings):
                 raise ValueError(f"an address {error.text}") from None
         return frozenset(map(lower_email, addresses))
 
-    @field_validator("verification")
+    @field_validator("allowed_origins")
     @classmethod
-    def _check_verification(cls, verification: str) -> str:
-        if verification == "email":
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/?#\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; it looks like https://app.example.com")
+        return origins
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, public_url: str | None) -> str | None:
+        if public_url is not None and not re.fullmatch(
+            r"https?://[^/?#\s]+(/[^?#\s]*)?", public_url
+        ):
+            raise ValueError("must be a URL like https://sync.example.com")
+        return public_url
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _check_smtp_url(cls, smtp_url: SecretStr | None) -> SecretStr | None:
+        if smtp_url is not None:
+            parse_smtp_url(smtp_url.get_secret_value())
+        return smtp_url
+
+    @field_validator("mail_from")
+    @classmethod
+    def _check_mail_from(cls, mail_from: str | None) -> str | None:
+        if mail_from is not None:
+            parse_sender(mail_from)
+        return mail_from
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.verification == "email" and (self.smtp_url is None or self.public_url is None):
             raise ValueError(
-                "registration by mail is not available in this version; "
-                "use 'allowlist' (with the addresses in WSSERVER_ALLOWLIST) or 'open'"
+                "verification 'email' needs WSSERVER_SMTP_URL (the relay that mails go to, or "
+                "console: to print them) and WSSERVER_PUBLIC_URL (where the links in them lead)"
             )
-        return verification
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("WSSERVER_TLS_CERT and WSSERVER_TLS_KEY go together")
+        return self
 
     @field_validator("bus_url")
     @classmethod

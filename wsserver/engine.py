@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from wsschema.close_codes import CloseCode
 from wsschema.codec import encode_notification
 from wsschema.messages import WalletUpdated
 from wsserver.channel import Channel
@@ -26,11 +27,13 @@ from wsserver.operations import (
     OpenedSession,
     Operation,
     Published,
+    SendLetter,
     events_of,
 )
 from wsserver.passwords import PasswordPool
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
+from wsserver.throttle import address_key
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +48,18 @@ class Engine:
     """Mounts a channel on each connection, performs operations, publishes what they changed."""
 
     def __init__(
-        self, *, facts: ServerFacts, store: SqlStore, passwords: PasswordPool, metrics: Metrics
+        self,
+        *,
+        facts: ServerFacts,
+        store: SqlStore,
+        passwords: PasswordPool,
+        send_letter: Callable[[SendLetter], None],
+        metrics: Metrics,
     ) -> None:
         self.facts = facts
         self.metrics = metrics
         self.hub = Hub()
+        self._send_letter = send_letter
         self._store = store
         self._passwords = passwords
         self._loop = asyncio.get_running_loop()
@@ -63,12 +73,18 @@ class Engine:
     def mount(self, connection: Connection) -> Channel:
         """A session for a connection that was opened."""
         self._connection_id += 1
-        channel = Channel(self, connection, self._connection_id)
+        address = address_key(connection.remote_address)
+        channel = Channel(self, connection, self._connection_id, address)
         self._channels.add(channel)
+        if self.facts.gate.enter(address):
+            channel.anonymous = True
+        else:
+            connection.close(CloseCode.TOO_MANY, "too many connections")
         return channel
 
     def forget(self, channel: Channel) -> None:
         """Its connection is gone."""
+        self._stop_counting(channel)
         self._channels.discard(channel)
         if not self._channels:
             self._emptied.set()
@@ -80,13 +96,18 @@ class Engine:
                 self._passwords.submit(operation, done, is_wanted)
             case FindOnline(account_id=account_id):
                 self._loop.call_soon(done, self.hub.find_online(account_id))
+            case SendLetter():
+                self._send_letter(operation)
+                self._loop.call_soon(done, None)
             case _:
                 self._store.submit(operation, done)
 
     def announce(self, opened: OpenedSession, channel: Channel) -> None:
         """The channel's session is live."""
         self.metrics.sessions.inc()
+        self._stop_counting(channel)
         self.hub.announce(opened.account_id, channel)
+        self._make_room(opened.account_id)
         now_ms = _now_ms()
         if opened.token_used_at_ms + RENEWAL_INTERVAL_S * 1000 < now_ms:
             self._store.submit(MarkSeen(opened.token_hash, now_ms), _ignore)
@@ -98,6 +119,18 @@ class Engine:
         if channel.device is not None and channel.token_hash is not None:
             self.metrics.sessions.dec()
             self._store.submit(MarkSeen(channel.token_hash, now_ms), _ignore)
+
+    def _make_room(self, account_id: int) -> None:
+        """Close the session that is idle longest where an account has more than it may have."""
+        sessions = [one for one in self.hub.listeners_of(account_id) if one.device is not None]
+        if self.facts.gate.has_too_many_sessions(len(sessions)):
+            min(sessions, key=lambda one: one.idle_since_s).crowd_out()
+
+    def _stop_counting(self, channel: Channel) -> None:
+        """The channel is not one of the anonymous ones any more."""
+        if channel.anonymous:
+            channel.anonymous = False
+            self.facts.gate.leave(channel.address)
 
     def frame_update(self, update: Published, with_wallet: bool) -> bytes:
         """The frame that tells of an update: made once for all listeners."""

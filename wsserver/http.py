@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from wsschema.limits import PATH
+from wsserver.pages import reset_page, verify_page
 from wsserver.transport import Request, Response, build_response
 
 
-def answer_public(request: Request) -> Response | None:
-    """``/v1`` goes on to the WebSocket; there is nothing else."""
-    return None if _path(request) == PATH else build_response(404, "Not found.\n")
+class PublicPages:
+    """``/v1`` goes on to the WebSocket; where mails are sent, their links lead to two pages."""
+
+    def __init__(self, *, sends_mail: bool) -> None:
+        self._pages = {"/verify": verify_page, "/reset": reset_page} if sends_mail else {}
+
+    def answer(self, request: Request) -> Response | None:
+        """The page of that path; None for the WebSocket's."""
+        path, _, query = request.path.partition("?")
+        if path == PATH:
+            return None
+        make_page = self._pages.get(path)
+        if make_page is None:
+            return build_response(404, "Not found.\n")
+        page = make_page(parse_qs(query).get("token", [None])[0])
+        return build_response(page.status, page.body, headers=page.headers)
 
 
 class AdminPages:

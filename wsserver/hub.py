@@ -37,6 +37,15 @@ class Listener(Protocol):
     @device.setter
     def device(self, device: DeviceRecord) -> None: ...
 
+    @property
+    def idle_since_s(self) -> float:
+        """About when its last message came, on the gate's clock."""
+        ...
+
+    def crowd_out(self) -> None:
+        """End it: the account has more sessions than it may have."""
+        ...
+
     def wallet_updated(self, update: Published) -> None:
         """Another connection of the account pushed."""
 
@@ -92,6 +101,10 @@ class Hub:
             listener.device = replace(device, applied_sequence=applied_sequence)
             return
         self._tell_device(account_id, device, online=True)
+
+    def listeners_of(self, account_id: int) -> tuple[Listener, ...]:
+        """The account's listeners, in the order in which they joined."""
+        return self._listeners.get(account_id, ())
 
     def find_online(self, account_id: int) -> frozenset[str]:
         """The ids of the account's devices with an open session."""

@@ -14,9 +14,7 @@ from typing import Any, Final, Protocol
 
 from wsschema.errors import (
     BadCredentials,
-    BadResetToken,
     BadToken,
-    BadVerificationToken,
     NoSuchVersion,
     NotAllowed,
     NotVerified,
@@ -61,15 +59,19 @@ from wsschema.messages import (
     WalletState,
 )
 from wsschema.times import time_from_ms
+from wsserver.gate import Gate
 from wsserver.hub import device_message
 from wsserver.operations import (
     AcknowledgeState,
+    ActivateRegistration,
     CheckPassword,
     CreateAccount,
     Credentials,
     EndSession,
+    FindAllowed,
     FindOnline,
     FindToken,
+    FinishReset,
     Flow,
     HashPassword,
     LoadAccountCredentials,
@@ -77,6 +79,7 @@ from wsserver.operations import (
     LoadDevices,
     LoadHistory,
     LoadKeyDerivation,
+    LoadPendingPassword,
     LoadSession,
     LoadWallet,
     OpenedSession,
@@ -85,7 +88,11 @@ from wsserver.operations import (
     PushState,
     RemoveAccount,
     RemoveDevice,
+    RenewRegistration,
     ReplacePassword,
+    SendLetter,
+    StartRegistration,
+    StartReset,
     TokenOwner,
     perform,
 )
@@ -98,19 +105,30 @@ EMPTY: Final = Empty()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What every session of a server knows. ``allowlist`` is None where everyone may register."""
+    """What every session of a server knows, and the gate that all of them share.
+
+    ``allowlist`` are the addresses of the settings; those in the database come on top.
+    """
 
     info: ServerInfo
     document: dict[str, Any] = field(repr=False)
     limits: Limits
-    allowlist: frozenset[str] | None = field(repr=False)
+    allowlist: frozenset[str] = field(repr=False)
     decoy_key: bytes = field(repr=False)
+    gate: Gate
+
+    @property
+    def sends_mail(self) -> bool:
+        """Whether accounts are registered by mail."""
+        return self.info.verification == "email"
 
 
 class Caller(Protocol):
     """The connection that calls, as its methods see it."""
 
     facts: ServerFacts
+    address: str
+    """What counts as one peer: see `wsserver.throttle.address_key`."""
     connection_id: int
     account_id: int
     device_id: str
@@ -153,38 +171,87 @@ def discover(facts: ServerFacts, call: Discover) -> dict[str, Any]:
     return facts.document
 
 
-def verify(facts: ServerFacts, call: Verify) -> Empty:
-    """Without mail there are no verification tokens."""
-    raise BadVerificationToken
-
-
-def refuse_mail(facts: ServerFacts, call: ResendVerification | RequestReset) -> Empty:
-    """Whatever needs mail is refused."""
-    raise NotAllowed("this server sends no mail")
-
-
-def reset(facts: ServerFacts, call: Reset) -> Empty:
-    """Without mail there are no reset tokens."""
-    raise BadResetToken
-
-
 # Accounts.
 
 
 def register(caller: Caller, call: Register) -> Flow[Registered]:
-    """Makes an account, where the server lets this address have one."""
-    email = lower_email(call.email)
-    allowlist = caller.facts.allowlist
-    if allowlist is not None and email not in allowlist:
+    """Makes an account, where the server lets this address have one; by mail, once it is verified.
+
+    By mail a taken address is answered as a new one is; its owner gets a letter that says so.
+    """
+    facts, email = caller.facts, lower_email(call.email)
+    facts.gate.pass_credential_call(caller.address)
+    is_listed = facts.info.verification != "allowlist" or email in facts.allowlist
+    if not is_listed and not (yield from perform(FindAllowed(email))):
         raise NotAllowed("this server registers only addresses on its allowlist")
     password = yield from perform(HashPassword(call.password))
+    if facts.sends_mail:
+        registration = StartRegistration(email, password, call.client_salt_seed, call.kdf)
+        token = yield from perform(registration)
+        yield from _send_letter(caller, "verification" if token else "address_taken", email, token)
+        return Registered(verified=False)
     account = CreateAccount(email, password, call.client_salt_seed, call.kdf, verified=True)
     yield from perform(account)
     return Registered(verified=True)
 
 
+def verify(caller: Caller, call: Verify) -> Flow[Empty]:
+    """Makes the account of the registration that the mail's token is for."""
+    caller.facts.gate.pass_credential_call(caller.address)
+    yield from perform(ActivateRegistration(_hash_token(call.token)))
+    return EMPTY
+
+
+def resend_verification(caller: Caller, call: ResendVerification) -> Flow[Empty]:
+    """Another letter to an address whose registration waits for it; nobody else is told of it."""
+    email = _admit_mail(caller, call.email)
+    token = yield from perform(RenewRegistration(email))
+    if token is not None:
+        yield from _send_letter(caller, "verification", email, token)
+    return EMPTY
+
+
+def request_reset(caller: Caller, call: RequestReset) -> Flow[Empty]:
+    """A letter to an address that has an account; nobody else is told of it."""
+    email = _admit_mail(caller, call.email)
+    token = yield from perform(StartReset(email))
+    if token is not None:
+        yield from _send_letter(caller, "reset", email, token)
+    return EMPTY
+
+
+def reset(caller: Caller, call: Reset) -> Flow[Empty]:
+    """New credentials for the account of the letter's token; its wallet is gone."""
+    caller.facts.gate.pass_credential_call(caller.address)
+    password = yield from perform(HashPassword(call.password))
+    reset = FinishReset(_hash_token(call.token), password, call.client_salt_seed, call.kdf)
+    yield from perform(reset)
+    return EMPTY
+
+
+def _admit_mail(caller: Caller, email: str) -> str:
+    if not caller.facts.sends_mail:
+        raise NotAllowed("this server sends no mail")
+    caller.facts.gate.pass_credential_call(caller.address)
+    return lower_email(email)
+
+
+def _send_letter(caller: Caller, kind: str, email: str, token: str | None) -> Flow[None]:
+    if caller.facts.gate.may_write_to(email):
+        yield from perform(SendLetter(kind, email, token))
+
+
+def _hash_token(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
 def prelogin(caller: Caller, call: Prelogin) -> Flow[KeyDerivation]:
-    """How the account's keys are derived; for an unknown address a decoy, always the same one."""
+    """How the account's keys are derived; for an unknown address a decoy, always the same one.
+
+    A registration that waits for its mail counts as unknown: if it did not, who registers a
+    stranger's address could tell by the seed whether there was an account.
+    """
+    caller.facts.gate.pass_prelogin(caller.address)
     email = lower_email(call.email)
     decoy = hmac.new(caller.facts.decoy_key, email.encode(), hashlib.sha256).hexdigest()
     found = yield from perform(LoadKeyDerivation(email))
@@ -219,10 +286,13 @@ def delete_account(caller: Caller, call: DeleteAccount) -> Flow[Empty]:
 
 
 def _check_password(caller: Caller, password: str) -> Flow[Credentials]:
-    credentials = yield from perform(LoadAccountCredentials(caller.account_id))
+    gate, address, account_id = caller.facts.gate, caller.address, caller.account_id
+    gate.pass_credential_call(address, account_id)
+    credentials = yield from perform(LoadAccountCredentials(account_id))
     if credentials is None:
         raise BadToken
     if not (yield from perform(CheckPassword(password, credentials.password))):
+        gate.note_failure(address, account_id)
         raise BadCredentials("the password is wrong")
     return credentials
 
@@ -232,10 +302,18 @@ def _check_password(caller: Caller, password: str) -> Flow[Credentials]:
 
 def login(caller: Caller, call: Login) -> Flow[LoggedIn]:
     """A session and a new token, for the right password."""
-    credentials = yield from perform(LoadCredentials(lower_email(call.email)))
+    gate, email = caller.facts.gate, lower_email(call.email)
+    gate.pass_credential_call(caller.address, email)
+    credentials = yield from perform(LoadCredentials(email))
     stored = None if credentials is None else credentials.password
     matches = yield from perform(CheckPassword(call.password, stored))
     if credentials is None or not matches:
+        # The same work whether there is an account, a registration, both or neither.
+        if caller.facts.sends_mail:
+            pending = yield from perform(LoadPendingPassword(email))
+            if (yield from perform(CheckPassword(call.password, pending))):
+                raise NotVerified
+        gate.note_failure(caller.address, email)
         raise BadCredentials
     if not credentials.verified:
         raise NotVerified
@@ -260,7 +338,7 @@ def login(caller: Caller, call: Login) -> Flow[LoggedIn]:
 
 def resume(caller: Caller, call: Resume) -> Flow[SessionOpened]:
     """A session, for a live token."""
-    token_hash = hashlib.sha256(call.token.encode()).digest()
+    token_hash = _hash_token(call.token)
     owner = yield from perform(FindToken(token_hash))
     if owner is None:
         raise BadToken
@@ -398,15 +476,15 @@ ANSWERS: Final[Mapping[type[Call[Any]], Callable[[ServerFacts, Any], Any]]] = {
     GetServerInfo: get_server_info,
     Ping: ping,
     Discover: discover,
-    Verify: verify,
-    ResendVerification: refuse_mail,
-    RequestReset: refuse_mail,
-    Reset: reset,
 }
 """Methods that wait for nothing."""
 
 FLOWS: Final[Mapping[type[Call[Any]], Callable[[Caller, Any], Flow[Any]]]] = {
     Register: register,
+    Verify: verify,
+    ResendVerification: resend_verification,
+    RequestReset: request_reset,
+    Reset: reset,
     Prelogin: prelogin,
     ChangePassword: change_password,
     DeleteAccount: delete_account,

@@ -62,6 +62,13 @@ class Metrics:
             buckets=BATCH_BUCKETS,
             registry=self.registry,
         )
+        self._letters = Counter(
+            "wsserver_letters",
+            "Mails, by what became of them: delivered, deferred, refused, expired, overflowed, "
+            "unsent.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.registry.register(_Queues(queues))
         self._call_counters: dict[tuple[str, str], Counter] = {}
         self._notification_counters: dict[str, Counter] = {}
@@ -80,6 +87,10 @@ class Metrics:
         if counter is None:
             counter = self._notification_counters[method] = self._notifications.labels(method)
         counter.inc()
+
+    def count_letter(self, outcome: str) -> None:
+        """A mail was delivered, or not."""
+        self._letters.labels(outcome).inc()
 
     def observe_batch(self, lane: str, operations: int) -> None:
         """A lane takes that many operations into one transaction. Called on the lane's thread."""

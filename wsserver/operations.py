@@ -335,6 +335,85 @@ class ProbeWrite(Operation[None]):
     writes: ClassVar[bool] = True
 
 
+# Registration by mail, and the reset of a forgotten root password.
+
+
+@dataclass(frozen=True, slots=True)
+class FindAllowed(Operation[bool]):
+    """Whether the operator's allowlist in the database has the address."""
+
+    email: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPendingPassword(Operation[PasswordHash | None]):
+    """The password of the registration that waits for its address to be verified."""
+
+    email: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StartRegistration(Operation[str | None]):
+    """Keeps credentials until the token, which goes out by mail, activates them.
+
+    Gives the token; None where the address is taken. What is kept replaces an earlier registration
+    of the address, and is kept for a taken one too, so that nobody can tell the two apart.
+    """
+
+    writes: ClassVar[bool] = True
+    email: str = field(repr=False)
+    password: PasswordHash = field(repr=False)
+    client_salt_seed: str = field(repr=False)
+    kdf: Kdf
+
+
+@dataclass(frozen=True, slots=True)
+class RenewRegistration(Operation[str | None]):
+    """A new token in place of the last; None where nothing waits, or the address is taken."""
+
+    writes: ClassVar[bool] = True
+    email: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivateRegistration(Operation[None]):
+    """Makes the account of the registration that the token is for. Fails: BadVerificationToken."""
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StartReset(Operation[str | None]):
+    """A token to reset the account with; None where there is no account to be reset."""
+
+    writes: ClassVar[bool] = True
+    email: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishReset(Operation[int]):
+    """New credentials; the wallet, its history and every token go, the epoch is new.
+
+    Gives the account's id. Fails with BadResetToken.
+    """
+
+    writes: ClassVar[bool] = True
+    token_hash: bytes = field(repr=False)
+    password: PasswordHash = field(repr=False)
+    client_salt_seed: str = field(repr=False)
+    kdf: Kdf
+
+
+@dataclass(frozen=True, slots=True)
+class SendLetter(Operation[None]):
+    """Have a mail sent, some time: ``kind`` is verification, address_taken or reset."""
+
+    kind: str
+    email: str = field(repr=False)
+    token: str | None = field(repr=False)
+
+
 # What a write means to others.
 
 
@@ -388,6 +467,8 @@ def events_of(operation: Operation[Any], answer: Any) -> tuple[Event, ...]:
             return (replaced, Revoked(account_id, "device_revoked", opened.dropped_device_id))
         case ReplacePassword(account_id=account_id), None:
             return (Revoked(account_id, "password_changed"),)
+        case FinishReset(), int() as account_id:
+            return (Revoked(account_id, "password_reset"),)
         case RemoveAccount(account_id=account_id), None:
             return (Revoked(account_id, "account_deleted"),)
         case EndSession(account_id=account_id, token_hash=token_hash), None:

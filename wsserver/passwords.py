@@ -1,8 +1,8 @@
 """Passwords: scrypt in a small pool of threads, off the event loop, with a bound on what may wait.
 
 The pool's size is a bound on memory: each hash under way takes 128 * N * r bytes (RFC 7914, section
-5), 32 MiB with today's parameters. Its threads yield to the event loop's (nice), so that logins cost
-pushes little.
+5), 32 MiB with today's parameters. Its threads yield to the event loop's (nice): logins cost pushes
+little.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import logging
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
@@ -24,10 +25,12 @@ from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
 from wsserver.config import Settings
 from wsserver.engine import Engine
-from wsserver.http import AdminPages, answer_public
+from wsserver.gate import Gate
+from wsserver.http import AdminPages, PublicPages
 from wsserver.metrics import Metrics
-from wsserver.operations import Operation, ProbeWrite
+from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
+from wsserver.post import PostOffice
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
 from wsserver.transport import Listener, TransportLimits
@@ -53,6 +56,7 @@ class Server:
         self._probing: asyncio.Task[str | None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._admin: Listener | None = None
+        self._post: PostOffice | None = None
         self.port = 0
         self.admin_port = 0
 
@@ -71,7 +75,7 @@ class Server:
             answer=self._take_answer,
             observe_batch=self._metrics.observe_batch,
         )
-        installed = await self._store.open()
+        installed = await self._store.open(exclusive=True)
         self._passwords = PasswordPool(
             workers=settings.password_workers, waiting_max=settings.password_waiting_max
         )
@@ -79,11 +83,18 @@ class Server:
             info=make_info(settings, limits),
             document=openrpc_document(version=version(NAME)),
             limits=limits,
-            allowlist=settings.allowlist if settings.verification == "allowlist" else None,
+            allowlist=settings.allowlist,
             decoy_key=installed.decoy_key,
+            gate=Gate(enabled=settings.rate_limits == "on", clock=time.monotonic),
         )
+        if facts.sends_mail:
+            self._post = PostOffice(settings, self._metrics)
         self._engine = Engine(
-            facts=facts, store=self._store, passwords=self._passwords, metrics=self._metrics
+            facts=facts,
+            store=self._store,
+            passwords=self._passwords,
+            send_letter=self._send_letter,
+            metrics=self._metrics,
         )
         transport_limits = TransportLimits(
             message_bytes_max=limits.message_bytes,
@@ -94,7 +105,9 @@ class Server:
             pong_timeout_s=settings.pong_timeout_s,
         )
         self._public = Listener(
-            limits=transport_limits, application=self._engine.mount, respond=answer_public
+            limits=transport_limits,
+            application=self._engine.mount,
+            respond=PublicPages(sends_mail=facts.sends_mail).answer,
         )
         try:
             if settings.admin_port:
@@ -151,6 +164,8 @@ class Server:
         for listener in filter(None, (self._public, self._admin)):
             await listener.close(timeout_s=max(0.1, (ends_at_s - loop.time()) / 2))
         self._passwords.close()
+        if self._post is not None:
+            await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
         await self._store.close()
 
     # Parts of it.
@@ -167,11 +182,16 @@ class Server:
     ) -> None:
         self._engine.take_answer(operation, answer, done)
 
+    def _send_letter(self, operation: SendLetter) -> None:
+        assert self._post is not None, "only mode email sends mail"
+        self._post.send(operation)
+
     def _count_connections(self) -> int:
         return len(self._public.connections)
 
     def _count_waiting(self) -> dict[str, int]:
-        return {**self._store.waiting, "passwords": self._passwords.waiting}
+        waiting = {**self._store.waiting, "passwords": self._passwords.waiting}
+        return waiting if self._post is None else {**waiting, "letters": self._post.waiting}
 
     async def _probe(self) -> str | None:
         """Why the server is not ready; None when it is. Those who ask at once share one probe."""

@@ -34,6 +34,7 @@ from wsschema.errors import (
     BadToken,
     Conflict,
     NotAuthenticated,
+    RateLimited,
     RpcError,
     Unavailable,
 )
@@ -61,6 +62,7 @@ from wsserver.effects import (
     Send,
     StopClock,
 )
+from wsserver.gate import REFUSALS_MAX
 from wsserver.methods import ANSWERS, FLOWS, ServerFacts
 from wsserver.operations import DeviceRecord, Flow, OpenedSession, Published, TokenOwner
 
@@ -117,16 +119,19 @@ class Session:
         "_draining_ms",
         "_effects",
         "_endings",
+        "_full_at_s",
         "_held",
         "_opened",
         "_pending",
         "_phase",
         "_presence",
+        "_refusals",
         "_revoked",
         "_ticket",
         "_told",
         "_wallet_slot",
         "account_id",
+        "address",
         "connection_id",
         "device",
         "device_id",
@@ -135,9 +140,14 @@ class Session:
         "token_hash",
     )
 
-    def __init__(self, facts: ServerFacts, connection_id: int) -> None:
+    def __init__(self, facts: ServerFacts, connection_id: int, address: str) -> None:
         self.facts = facts
         self.connection_id = connection_id
+        self.address = address
+        self._full_at_s = 0.0
+        """When the gate's bucket of this connection's messages is full again."""
+        self._refusals = 0
+        """Messages that the gate refused since it last let one pass."""
         self._phase = _Phase.ANONYMOUS
         self._effects: list[Effect] | None = None
         self._draining_ms: int | None = None
@@ -171,6 +181,11 @@ class Session:
     def in_flight(self) -> int:
         """Calls that wait for something."""
         return 0 if self._pending is None else len(self._pending)
+
+    @property
+    def idle_since_s(self) -> float:
+        """About when the last message came, on the gate's clock."""
+        return self._full_at_s
 
     @property
     def live(self) -> bool:
@@ -248,6 +263,13 @@ class Session:
         self._close_if_drained()
         return self._take_effects()
 
+    def crowd_out(self) -> list[Effect]:
+        """The account has more sessions than it may have, and this one is idle longest."""
+        if self._phase is not _Phase.CLOSED:
+            self._emit(Close(CloseCode.TOO_MANY, "too many sessions of this account"))
+            self._end()
+        return self._take_effects()
+
     def lost(self) -> list[Effect]:
         """The connection is gone, however it ended."""
         self._end()
@@ -294,6 +316,11 @@ class Session:
     def _start(self, item: Request | Malformed, batch: _BatchAnswer | None) -> None:
         running = _Running(item.id, batch)
         outcome: Any
+        self._full_at_s, wait_ms = self.facts.gate.pass_message(self._full_at_s)
+        if wait_ms:
+            self._refuse(running, wait_ms)
+            return
+        self._refusals = 0
         if isinstance(item, Malformed):
             outcome = item.error
         else:
@@ -310,6 +337,14 @@ class Session:
             except RpcError as error:
                 outcome = error
         self._settle(running, outcome)
+
+    def _refuse(self, running: _Running, wait_ms: int) -> None:
+        self._refusals += 1
+        text = f"too many messages on this connection; the next may come in {wait_ms} ms"
+        self._settle(running, RateLimited(text, retry_after_ms=wait_ms))
+        if self._refusals == REFUSALS_MAX:
+            self._emit(Close(CloseCode.TOO_MANY, "too many messages"))
+            self._end()
 
     def _admit(self, method: Method) -> None:
         if self._draining_ms is not None:
@@ -361,7 +396,8 @@ class Session:
             running.succeeded = True
             if running.id is not ABSENT:
                 payload = encode_result(running.id, outcome)
-        self.newest = max(self.newest, _given_sequence(outcome))
+        if running.method in _GIVING:
+            self.newest = max(self.newest, _given_sequence(outcome))
         batch = running.batch
         if batch is None:
             self._emit(Answered(running.method, told, payload))

@@ -51,6 +51,7 @@ from wsserver.effects import (
     Send,
     StopClock,
 )
+from wsserver.gate import Gate
 from wsserver.hub import Hub
 from wsserver.operations import (
     SCRYPT_N,
@@ -97,11 +98,16 @@ KDF_JSON = {"name": "scrypt", "n": 2**14, "r": 8, "p": 1}
 NOW_MS = 1_767_323_045_678
 TOKEN_LIFETIME_MS = 14 * 24 * 3600 * 1000
 
+ADDRESS = "192.0.2.1"
+
 P = TypeVar("P", bound=Operation[Any])
 
 
 def make_facts(
-    *, limits: Limits | None = None, allowlist: frozenset[str] | None = None
+    *,
+    limits: Limits | None = None,
+    allowlist: frozenset[str] | None = None,
+    gate: Gate | None = None,
 ) -> ServerFacts:
     limits = limits or Limits()
     return ServerFacts(
@@ -110,7 +116,7 @@ def make_facts(
             version="0",
             protocol=1,
             features=(),
-            verification="open",
+            verification="open" if allowlist is None else "allowlist",
             limits=AnnouncedLimits(
                 limits.wallet_bytes,
                 limits.message_bytes,
@@ -122,8 +128,9 @@ def make_facts(
         ),
         document={"openrpc": "1.3.2"},
         limits=limits,
-        allowlist=allowlist,
+        allowlist=allowlist or frozenset(),
         decoy_key=b"decoy key",
+        gate=gate or Gate(enabled=False, clock=lambda: 0.0),
     )
 
 
@@ -476,7 +483,7 @@ class Peer:
     def __init__(self, world: World, connection_id: int) -> None:
         self.world = world
         self.connection_id = connection_id
-        self.session = Session(world.facts, connection_id)
+        self.session = Session(world.facts, connection_id, ADDRESS)
         self.congested = False
         self.token = ""
         self.inbox: list[Any] = []

@@ -84,7 +84,7 @@ def create_account(connection: Connection, context: Context, operation: CreateAc
     values = {
         "email": operation.email,
         **password_values(operation.password),
-        **_kdf_values(operation.client_salt_seed, operation.kdf),
+        **kdf_values(operation.client_salt_seed, operation.kdf),
         "epoch": make_epoch(),
         "sequence": 0,
         "verified": operation.verified,
@@ -109,7 +109,7 @@ def replace_password(connection: Connection, context: Context, operation: Replac
         raise Conflict(wallet=wallets.load_latest(connection, context, account_id, row.sequence))
     values = {
         **password_values(operation.replacement),
-        **_kdf_values(operation.client_salt_seed, operation.kdf),
+        **kdf_values(operation.client_salt_seed, operation.kdf),
     }
     if wallet is not None:
         connection.execute(delete(versions).where(versions.c.account_id == account_id))
@@ -150,7 +150,7 @@ def lock_checked(
     A login that was in scrypt while a password change was committed gets nothing for the old one.
     """
     row = connection.execute(_BY_ID_LOCKED, {"account_id": account_id}).one_or_none()
-    if row is None or _password(row) != checked:
+    if row is None or password_of(row) != checked:
         raise BadCredentials
     return row
 
@@ -168,16 +168,17 @@ def _lock_session(
     row = connection.execute(_SESSION_LOCKED, parameters).one_or_none()
     if row is None:
         raise BadToken
-    if _password(row) != operation.checked:
+    if password_of(row) != operation.checked:
         raise BadCredentials
     return row
 
 
 def _credentials(row: Row[*tuple[Any, ...]]) -> Credentials:
-    return Credentials(row.id, _password(row), row.verified, row.disabled)
+    return Credentials(row.id, password_of(row), row.verified, row.disabled)
 
 
-def _password(row: Row[*tuple[Any, ...]]) -> PasswordHash:
+def password_of(row: Row[*tuple[Any, ...]]) -> PasswordHash:
+    """The stored password of a row that has those columns."""
     return PasswordHash(
         row.password_digest, row.password_salt, row.password_n, row.password_r, row.password_p
     )
@@ -194,7 +195,8 @@ def password_values(password: PasswordHash) -> dict[str, Any]:
     }
 
 
-def _kdf_values(client_salt_seed: str, kdf: Kdf) -> dict[str, Any]:
+def kdf_values(client_salt_seed: str, kdf: Kdf) -> dict[str, Any]:
+    """The columns of how a client derives its keys."""
     return {
         "client_salt_seed": client_salt_seed,
         "kdf_n": kdf.n,

@@ -26,14 +26,18 @@ from wsschema.messages import SealedWallet
 from wsserver.failures import report_failure
 from wsserver.operations import (
     AcknowledgeState,
+    ActivateRegistration,
     CreateAccount,
     EndSession,
+    FindAllowed,
     FindToken,
+    FinishReset,
     LoadAccountCredentials,
     LoadCredentials,
     LoadDevices,
     LoadHistory,
     LoadKeyDerivation,
+    LoadPendingPassword,
     LoadSession,
     LoadWallet,
     MarkSeen,
@@ -43,9 +47,12 @@ from wsserver.operations import (
     PushState,
     RemoveAccount,
     RemoveDevice,
+    RenewRegistration,
     ReplacePassword,
+    StartRegistration,
+    StartReset,
 )
-from wsserver.store import accounts, devices, wallets
+from wsserver.store import accounts, devices, registrations, wallets
 from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.errors import StoreError as StoreError
 from wsserver.store.guard import ServingGuard
@@ -82,6 +89,13 @@ _SINGLE: dict[type[Operation[Any]], Callable[[Connection, Context, Any], Any]] =
     RemoveAccount: accounts.remove_account,
     EndSession: devices.end_session,
     RemoveDevice: devices.remove_device,
+    FindAllowed: registrations.find_allowed,
+    LoadPendingPassword: registrations.load_pending_password,
+    StartRegistration: registrations.start_registration,
+    RenewRegistration: registrations.renew_registration,
+    ActivateRegistration: registrations.activate_registration,
+    StartReset: registrations.start_reset,
+    FinishReset: registrations.finish_reset,
     ProbeWrite: _probe_write,
 }
 

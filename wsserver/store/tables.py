@@ -123,3 +123,59 @@ versions = Table(
 )
 """The last states of each wallet, in a ring: ``slot`` is the sequence modulo the installation's
 depth, so that storing one state lets go of the one that fell out, in the same write."""
+
+registrations = Table(
+    "registrations",
+    metadata,
+    Column("email", Text, primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False),
+    Column("password_digest", LargeBinary, nullable=False),
+    Column("password_salt", LargeBinary, nullable=False),
+    Column("password_n", Integer, nullable=False),
+    Column("password_r", Integer, nullable=False),
+    Column("password_p", Integer, nullable=False),
+    Column("client_salt_seed", Text, nullable=False),
+    Column("kdf_n", Integer, nullable=False),
+    Column("kdf_r", Integer, nullable=False),
+    Column("kdf_p", Integer, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    UniqueConstraint("token_hash"),
+    CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
+    CheckConstraint("length(token_hash) = 32", name="token_hash"),
+    CheckConstraint("length(password_digest) = 32", name="password_digest"),
+    CheckConstraint("length(password_salt) >= 16", name="password_salt"),
+    CheckConstraint("length(client_salt_seed) = 64", name="client_salt_seed"),
+)
+"""Credentials that wait for their address to be verified: the newest of each address."""
+
+resets = Table(
+    "resets",
+    metadata,
+    Column("account_id", BigKey, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    UniqueConstraint("token_hash"),
+    CheckConstraint("length(token_hash) = 32", name="token_hash"),
+)
+"""Tokens that a forgotten root password can be got over with: the newest of each account."""
+
+allowlist = Table(
+    "allowlist",
+    metadata,
+    Column("email", Text, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
+)
+"""Addresses that may register in mode allowlist, besides those in the settings."""
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("account_id", BigKey, nullable=False),
+    Column("device_id", Text),
+    Column("reason", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What an operator's command did to an account, for the servers that have sessions of it."""
