@@ -5,22 +5,21 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /source
 COPY requirements-build.lock requirements-server.lock ./
 RUN pip install --require-hashes --requirement requirements-build.lock \
-    && python -m venv /opt/wallet-sync \
-    && /opt/wallet-sync/bin/pip install --require-hashes --requirement requirements-server.lock
+    && python -m venv --without-pip /opt/wallet-sync \
+    && pip --python /opt/wallet-sync install --require-hashes --requirement requirements-server.lock
 COPY . .
 RUN hatchling build --target wheel --directory /wheels \
-    && /opt/wallet-sync/bin/pip install --no-deps /wheels/*.whl \
-    && /opt/wallet-sync/bin/python -m pip uninstall --yes pip
+    && pip --python /opt/wallet-sync install --no-deps /wheels/*.whl
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home wallet-sync \
+RUN useradd --system --uid 10001 --user-group --no-create-home wallet-sync \
     && install --directory --owner=wallet-sync --group=wallet-sync --mode=0700 /data
 COPY --from=build /opt/wallet-sync /opt/wallet-sync
 ENV PATH=/opt/wallet-sync/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     WSSERVER_DATABASE_URL=sqlite:////data/wallet-sync.db \
     WSSERVER_HOST=0.0.0.0
-USER wallet-sync
+USER 10001
 VOLUME /data
 EXPOSE 8090
 STOPSIGNAL SIGTERM
