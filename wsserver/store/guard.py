@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from wsserver.store.errors import StoreError
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps a second server off.
-    fcntl = None
+# Windows has no such module: there, nothing keeps a second server off.
+fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
 
 class ServingGuard:

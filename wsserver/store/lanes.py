@@ -240,11 +240,17 @@ def describe(error: BaseException) -> str:
     """What an operator may know: classes, the driver's code, and such text as holds no values."""
     if not isinstance(error, DBAPIError):
         return type(error).__name__
-    original = error.orig
-    code = getattr(original, "sqlite_errorname", None)
-    known = f"{type(error).__name__} ({code})" if code else type(error).__name__
+    # After some failures SQLite ends the transaction by itself, and the savepoint's end fails too:
+    # it is the first failure that tells something.
+    first, earlier = error, error.__context__
+    while earlier is not None:
+        if isinstance(earlier, DBAPIError):
+            first = earlier
+        earlier = earlier.__context__
+    code = getattr(first.orig, "sqlite_errorname", None)
+    known = f"{type(first).__name__} ({code})" if code else type(first).__name__
     # The text of the others may quote the row that was refused.
-    return f"{known}: {original}" if _is_database_at_fault(error) else known
+    return f"{known}: {first.orig}" if _is_database_at_fault(first) else known
 
 
 def _unavailable() -> Unavailable:

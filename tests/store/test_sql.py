@@ -1,0 +1,171 @@
+"""How the store speaks to SQLite: URLs, pragmas, what is in the file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from tests.contract.backends import Login, SqlBackend, open_sqlite, register
+from wsserver.store.errors import StoreError
+from wsserver.store.sql import create_store_engine, open_database, parse_url
+
+PASSWORD = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:///wallet-sync.db", "wallet-sync.db"),
+        ("sqlite:////var/lib/wallet-sync.db", "/var/lib/wallet-sync.db"),
+        ("sqlite+pysqlite:///wallet-sync.db", "wallet-sync.db"),
+        ("sqlite:///a folder/ü%3F.db", "a folder/ü?.db"),
+    ],
+)
+def test_the_url_of_a_file_names_it(url: str, expected: str) -> None:
+    assert parse_url(url).database == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("", "is not one that SQLAlchemy can read"),
+        ("wallet-sync.db", "is not one that SQLAlchemy can read"),
+        (f"joe:{PASSWORD}@database", "is not one that SQLAlchemy can read"),
+        (f"postgresql://joe:{PASSWORD}@db:port/x", "is not one that SQLAlchemy can read"),
+        (f"postgresql://joe:{PASSWORD}@db/x", "'postgresql' are not supported"),
+        (f"mysql+pymysql://joe:{PASSWORD}@db/x", r"'mysql\+pymysql' are not supported"),
+        ("sqlite+aiosqlite:///wallet-sync.db", r"'sqlite\+aiosqlite' are not supported"),
+        ("sqlite://wallet-sync.db", "names a host"),
+        (f"sqlite://joe:{PASSWORD}@/wallet-sync.db", "names a host"),
+        (f"sqlite:///wallet-sync.db?key={PASSWORD}&cache=shared", r"\(cache, key\)"),
+        ("sqlite://", "in-memory"),
+        ("sqlite:///", "in-memory"),
+        ("sqlite:///:memory:", "in-memory"),
+    ],
+)
+def test_a_wrong_url_is_told_in_a_sentence_without_its_password(url: str, sentence: str) -> None:
+    with pytest.raises(StoreError, match=sentence) as failed:
+        parse_url(url)
+    assert PASSWORD not in str(failed.value)
+    assert failed.value.__cause__ is None
+
+
+def read_pragmas(path: Path, **options: Any) -> dict[str, Any]:
+    names = ("journal_mode", "synchronous", "wal_autocheckpoint", "query_only", "foreign_keys",
+             "busy_timeout", "fullfsync")  # fmt: skip
+    engine = create_store_engine(parse_url(f"sqlite:///{path}"), **options)
+    with engine.connect() as connection:
+        return {name: connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in names}
+
+
+def test_connections_are_set_up_for_what_they_do(tmp_path: Path) -> None:
+    path = tmp_path / "wallet-sync.db"
+    common = {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000}
+    writing = {**common, "synchronous": 2, "query_only": 0, "fullfsync": 1}  # 2 is FULL.
+
+    assert read_pragmas(path, checkpointing=True) == {**writing, "wal_autocheckpoint": 1000}
+    assert read_pragmas(path) == {**writing, "wal_autocheckpoint": 0}
+    reading = read_pragmas(path, reading=True, busy_timeout_s=0.25)
+    assert {**reading, "synchronous": 2, "fullfsync": 1} == {
+        **writing,
+        "wal_autocheckpoint": 0,
+        "query_only": 1,
+        "busy_timeout": 250,
+    }
+
+
+def test_a_reading_connection_can_not_write(tmp_path: Path) -> None:
+    url = parse_url(f"sqlite:///{tmp_path / 'wallet-sync.db'}")
+    with open_database(url):
+        pass
+    reader = create_store_engine(url, reading=True)
+
+    with (
+        reader.connect() as connection,
+        pytest.raises(OperationalError, match="attempt to write a readonly database"),
+    ):
+        connection.execute(text("DELETE FROM accounts"))
+
+
+async def test_only_the_writing_lane_checkpoints(backend: SqlBackend) -> None:
+    phone = await (await register(backend)).log_in()
+    log, before = backend.path.with_name("wallet-sync.db-wal"), backend.path.stat().st_size
+    # 20 MB, where SQLite checkpoints after 4: a log that nobody checkpoints would have them all.
+    for sequence in range(1, 101):
+        await phone.push(sequence, f"{sequence:09} " * 20_000)
+
+    assert log.stat().st_size < 10_000_000
+    assert backend.path.stat().st_size > before + 1_000_000
+
+
+def test_what_fails_inside_a_command_is_rolled_back_and_told(tmp_path: Path) -> None:
+    url = parse_url(f"sqlite:///{tmp_path / 'wallet-sync.db'}")
+
+    def fail() -> None:
+        with open_database(url) as connection:
+            connection.execute(text("CREATE TABLE made (x)"))
+            connection.execute(text("SELECT * FROM missing"))
+
+    with pytest.raises(StoreError, match=r"can't be used: OperationalError \(SQLITE_ERROR\)"):
+        fail()
+
+    with open_database(url) as connection:
+        tables = connection.execute(text("SELECT name FROM sqlite_master")).scalars().all()
+    assert "made" not in tables
+
+
+async def test_a_locked_database_can_not_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "wallet-sync.db"
+    async with open_sqlite(path):
+        pass
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(StoreError, match="database is locked"):
+        async with open_sqlite(path, busy_timeout_s=0.02):
+            pass
+
+    other.close()
+    async with open_sqlite(path):
+        pass
+
+
+async def test_a_database_that_is_a_folder_can_not_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="unable to open database file"):
+        async with open_sqlite(tmp_path):
+            pass
+
+
+async def test_no_token_is_in_the_file(backend: SqlBackend) -> None:
+    account = await register(backend)
+    logins: list[Login] = [await account.log_in(f"device {n}") for n in range(5)]
+    for number, login in enumerate(logins, start=1):
+        await login.push(number)
+    await backend.perform(logins[0].ending())
+
+    content = b"".join(file.read_bytes() for file in backend.path.parent.iterdir())
+
+    assert b"device 4" in content
+    assert logins[4].token_hash in content
+    for login in logins:
+        assert login.opened.token is not None
+        assert login.opened.token.encode() not in content
+        assert login.opened.token.upper().encode() not in content
+        assert bytes.fromhex(login.opened.token) not in content
+
+
+async def test_reads_go_on_during_a_long_write(backend: SqlBackend) -> None:
+    phone = await (await register(backend)).log_in()
+    stored = await phone.push(1)
+    with backend.locked():
+        (writing,) = backend.submit_all([phone.pushing(2)])
+        for _ in range(20):
+            assert await asyncio.wait_for(phone.account.wallet(), 4) == stored
+        assert not writing.done()
+    assert (await writing).fresh
