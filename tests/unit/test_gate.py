@@ -1,0 +1,139 @@
+import pytest
+
+from wsschema.errors import RateLimited
+from wsserver import gate as limits
+from wsserver.gate import Gate
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate(clock: Clock) -> Gate:
+    return Gate(enabled=True, clock=clock)
+
+
+def test_a_connection_may_send_a_burst_and_is_then_told_when_the_next_may_come(gate: Gate) -> None:
+    full_at_s, waits = 0.0, []
+    for _ in range(limits.MESSAGES.burst + 1):
+        full_at_s, wait_ms = gate.pass_message(full_at_s)
+        waits.append(wait_ms)
+
+    assert waits[:-1] == [0] * limits.MESSAGES.burst
+    assert waits[-1] == round(1000 / limits.MESSAGES.per_s)
+
+
+def test_a_connection_that_waits_as_told_may_go_on(gate: Gate, clock: Clock) -> None:
+    full_at_s = 0.0
+    for _ in range(limits.MESSAGES.burst):
+        full_at_s, wait_ms = gate.pass_message(full_at_s)
+    full_at_s, wait_ms = gate.pass_message(full_at_s)
+    clock.now_s += wait_ms / 1000
+
+    assert gate.pass_message(full_at_s)[1] == 0
+
+
+def test_wrong_passwords_slow_down_that_account_for_that_address(gate: Gate) -> None:
+    for _ in range(limits.FAILURES.burst):
+        gate.pass_credential_call("192.0.2.1", "joe@example.com")
+        gate.note_failure("192.0.2.1", "joe@example.com")
+
+    with pytest.raises(RateLimited) as refusal:
+        gate.pass_credential_call("192.0.2.1", "joe@example.com")
+
+    assert refusal.value.retry_after_ms == round(1000 / limits.FAILURES.per_s)
+
+
+def test_wrong_passwords_never_lock_the_owner_out(gate: Gate) -> None:
+    for _ in range(limits.FAILURES.burst):
+        gate.note_failure("192.0.2.1", "joe@example.com")
+
+    gate.pass_credential_call("198.51.100.7", "joe@example.com")
+    gate.pass_credential_call("192.0.2.1", "ann@example.com")
+
+
+def test_right_passwords_slow_nobody_down(gate: Gate) -> None:
+    for _ in range(5 * limits.FAILURES.burst):
+        gate.pass_credential_call("192.0.2.1", "joe@example.com")
+
+
+def test_an_address_may_not_have_passwords_hashed_without_end(gate: Gate) -> None:
+    for number in range(limits.CREDENTIAL_CALLS.burst):
+        gate.pass_credential_call("192.0.2.1", f"joe{number}@example.com")
+
+    with pytest.raises(RateLimited):
+        gate.pass_credential_call("192.0.2.1")
+
+    gate.pass_credential_call("192.0.2.2")
+
+
+def test_preludes_to_a_login_are_counted_apart(gate: Gate) -> None:
+    for _ in range(limits.PRELOGINS.burst):
+        gate.pass_prelogin("192.0.2.1")
+
+    with pytest.raises(RateLimited):
+        gate.pass_prelogin("192.0.2.1")
+
+    gate.pass_credential_call("192.0.2.1")
+
+
+def test_nobodys_mailbox_is_flooded(gate: Gate, clock: Clock) -> None:
+    sent = [gate.may_write_to("joe@example.com") for _ in range(limits.LETTERS.burst + 3)]
+
+    assert sent == [True] * limits.LETTERS.burst + [False] * 3
+    assert gate.may_write_to("ann@example.com")
+    clock.now_s += 1 / limits.LETTERS.per_s
+    assert gate.may_write_to("joe@example.com")
+
+
+def test_one_address_cannot_fill_the_place_of_the_anonymous(gate: Gate) -> None:
+    entered = [gate.enter("192.0.2.1") for _ in range(limits.ANONYMOUS_BY_ADDRESS_MAX + 1)]
+
+    assert entered == [True] * limits.ANONYMOUS_BY_ADDRESS_MAX + [False]
+    assert gate.enter("192.0.2.2")
+
+
+def test_the_anonymous_have_a_bound_in_all(gate: Gate) -> None:
+    for number in range(limits.ANONYMOUS_MAX):
+        assert gate.enter(f"address {number}")
+
+    assert not gate.enter("one more")
+
+
+def test_who_authenticates_or_goes_makes_room(gate: Gate) -> None:
+    for _ in range(limits.ANONYMOUS_BY_ADDRESS_MAX):
+        gate.enter("192.0.2.1")
+
+    gate.leave("192.0.2.1")
+
+    assert gate.enter("192.0.2.1")
+
+
+def test_an_account_has_a_bound_of_sessions(gate: Gate) -> None:
+    assert not gate.has_too_many_sessions(limits.SESSIONS_BY_ACCOUNT_MAX)
+    assert gate.has_too_many_sessions(limits.SESSIONS_BY_ACCOUNT_MAX + 1)
+
+
+def test_without_limits_everything_passes(clock: Clock) -> None:
+    gate = Gate(enabled=False, clock=clock)
+    for _ in range(limits.MESSAGES.burst + 1):
+        assert gate.pass_message(0.0) == (0.0, 0)
+    for _ in range(limits.PRELOGINS.burst + 1):
+        gate.pass_credential_call("192.0.2.1", "joe@example.com")
+        gate.note_failure("192.0.2.1", "joe@example.com")
+        gate.pass_prelogin("192.0.2.1")
+        assert gate.may_write_to("joe@example.com")
+    for _ in range(limits.ANONYMOUS_BY_ADDRESS_MAX + 1):
+        assert gate.enter("192.0.2.1")
+
+    assert not gate.has_too_many_sessions(10_000)
