@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import html
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from wsserver.mail import Letter
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What is to be sent, and to whom. Its ``repr`` shows nothing of it."""
+
+    recipient: str = field(repr=False)
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    html: str = field(repr=False)
 
 
 def make_link(public_url: str, page: str, token: str) -> str:

@@ -13,7 +13,6 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import policy
 from email.headerregistry import Address
@@ -22,6 +21,7 @@ from email.utils import parseaddr
 from typing import Final, Literal
 
 from wsserver.failures import report_failure
+from wsserver.letters import Letter
 from wsserver.smtp import PermanentFailure, Relay, TemporaryFailure
 
 logger = logging.getLogger(__name__)
@@ -42,16 +42,6 @@ Outcome = Literal["delivered", "deferred", "refused", "expired", "overflowed", "
 """``deferred``: a try failed, and another follows; the others are final. ``refused``: the relay
 will never take it, or the address can't be mailed. ``expired``: given up. ``overflowed``: the queue
 was full, or closed. ``unsent``: the server stopped first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """What is to be sent, and to whom. Its ``repr`` shows nothing of it."""
-
-    recipient: str = field(repr=False)
-    subject: str = field(repr=False)
-    text: str = field(repr=False)
-    html: str = field(repr=False)
 
 
 class Mailer:

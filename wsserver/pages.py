@@ -149,10 +149,11 @@ code {
 """
 
 _VERIFY: Final = """\
-<p id="question">Press the button to confirm that this is your address. Your account can be used
-from then on.</p>
+<div id="question">
+<p>Press the button to confirm that this is your address. Your account can be used from then on.</p>
 <p>If you have not registered yourself, close this page: you would confirm the account of whoever
 registered.</p>
+</div>
 <button id="confirm" type="button" data-token="{token}" hidden>Confirm my address</button>
 <p id="outcome" role="status"></p>
 <noscript><p class="bad">Confirming needs JavaScript, and it is switched off here. Allow it for
@@ -168,6 +169,7 @@ _VERIFY_SCRIPT: Final = (
     """
 'use strict';
 const ANSWER_TIMEOUT_MS = 20000;
+const question = document.getElementById('question');
 const button = document.getElementById('confirm');
 const outcome = document.getElementById('outcome');
 
@@ -191,9 +193,9 @@ function callVerify(token) {
 function explain(error) {
   const data = error.data || {};
   if (data.reason === 'bad_verification_token') {
-    return ['This link was used already, or it has expired, or a newer mail was sent since. Try '
-      + 'to log in in the app. If it says that your address is not confirmed yet, have it send a '
-      + 'new mail.', false];
+    return ['This link was used already, or it has expired, or a newer mail was sent since. Go '
+      + 'back to the app and try to log in. If it says that your address is not confirmed yet, '
+      + 'have it send a new mail.', false];
   }
   if (error.code === 429 || error.code === 503) {
     const seconds = Math.max(1, Math.ceil((data.retryAfterMs || 1000) / 1000));
@@ -209,6 +211,7 @@ function show(text, kind, again) {
   outcome.className = kind;
   button.disabled = false;
   button.hidden = !again;
+  question.hidden = !again;
 }
 
 button.hidden = false;
@@ -219,8 +222,7 @@ button.addEventListener('click', async () => {
   try {
     const error = await callVerify(button.dataset.token);
     if (error === null) {
-      document.getElementById('question').hidden = true;
-      show('Your address is confirmed. You can log in in the app now.', 'good', false);
+      show('Your address is confirmed. Go back to the app and log in.', 'good', false);
     } else {
       const [text, again] = explain(error);
       show(text, 'bad', again);

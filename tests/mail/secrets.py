@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from email.headerregistry import Address
 
-from wsserver.letters import make_link, verification_letter
-from wsserver.mail import Letter
+from wsserver.letters import Letter, make_link, verification_letter
 
 RECIPIENT = "joe.secret@example.com"
 TOKEN = "5ec2e7" * 10 + "abcd"

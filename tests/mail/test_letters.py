@@ -8,8 +8,14 @@ import re
 import pytest
 
 from tests.mail.secrets import SENDER, TOKEN
-from wsserver.letters import address_taken_letter, make_link, reset_letter, verification_letter
-from wsserver.mail import Letter, compose
+from wsserver.letters import (
+    Letter,
+    address_taken_letter,
+    make_link,
+    reset_letter,
+    verification_letter,
+)
+from wsserver.mail import compose
 
 SITE = "https://sync.example.org/wallets"
 LETTERS = {

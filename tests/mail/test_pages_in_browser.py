@@ -114,7 +114,7 @@ async def test_the_button_confirms_the_address(site: Site, tab: Tab) -> None:
     assert site.calls == []
 
     await tab.press("Confirm my address")
-    seen = await tab.until("Your address is confirmed. You can log in in the app now.")
+    seen = await tab.until("Your address is confirmed. Go back to the app and log in.")
 
     assert site.calls == [
         {"jsonrpc": "2.0", "id": 1, "method": "account.verify", "params": {"token": TOKEN}}
@@ -155,7 +155,7 @@ async def test_a_used_link_says_what_to_do(site: Site, tab: Tab) -> None:
     await tab.press("Confirm my address")
     seen = await tab.until("This link was used already", "[role=status]")
 
-    assert "log in in the app" in seen
+    assert "try to log in" in seen
     assert "new mail" in seen
     assert await tab.evaluate("document.querySelector('button').hidden")
 
