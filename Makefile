@@ -80,6 +80,6 @@ lock: ## Lock the dependencies anew (LOCK_OPTIONS=--upgrade takes the newest)
 		--output-file requirements-build.lock
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .grimp_cache .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find client schema tests tools wsserver -name __pycache__ -type d -prune -exec rm -rf {} +
