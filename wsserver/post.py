@@ -6,8 +6,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from wsserver.config import Settings
-from wsserver.letters import address_taken_letter, make_link, reset_letter, verification_letter
-from wsserver.mail import Letter, Mailer, parse_sender
+from wsserver.letters import (
+    Letter,
+    address_taken_letter,
+    make_link,
+    reset_letter,
+    verification_letter,
+)
+from wsserver.mail import Mailer, parse_sender
 from wsserver.metrics import Metrics
 from wsserver.operations import SendLetter
 from wsserver.smtp import parse_smtp_url

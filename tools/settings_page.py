@@ -1,0 +1,52 @@
+"""Writes docs/reference/settings.md from the settings themselves, or checks that it is true."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from wsserver.config import PREFIX, Settings
+
+PAGE = Path(__file__).parent.parent / "docs/reference/settings.md"
+
+HEAD = """# Settings of the server
+
+Each setting is a flag of `wsserver serve`, a variable, and a key of a TOML file that `--config` or
+`WSSERVER_CONFIG` names. A flag wins over a variable, a variable over the file, the file over the
+default. Lists are separated by commas. Wrong settings are refused at the start, all at once.
+
+This page is written by `tools/settings_page.py`.
+
+| variable, flag | default | what |
+|---|---|---|
+"""
+
+
+def render() -> str:
+    """The page."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=False)
+        empty = default in (None, "", (), frozenset(), PydanticUndefined)
+        shown = "" if empty else f"`{default}`"
+        names = f"`{PREFIX}{name.upper()}`<br>`--{name.replace('_', '-')}`"
+        rows.append(f"| {names} | {shown} | {field.description} |\n")
+    return HEAD + "".join(rows)
+
+
+def main(arguments: list[str]) -> int:
+    """0 when the page is, or was made, true; 1 when it is stale."""
+    if arguments == ["--write"]:
+        PAGE.parent.mkdir(parents=True, exist_ok=True)
+        PAGE.write_text(render())
+        return 0
+    if PAGE.read_text() != render():
+        print(f"{PAGE} is stale: run tools/settings_page.py --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
