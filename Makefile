@@ -60,11 +60,13 @@ test: setup ## Run the tests; the core must be covered by every branch
 coverage: setup ## Write what the last `make test` covered to htmlcov/index.html
 	@$(BIN)/python -m coverage html
 
-check: setup ## Check style, types and the direction of imports
+check: setup ## Check style, types, the direction of imports, and known faults
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive wsserver client schema
+	@$(BIN)/python tools/audit.py
 
 format: setup ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix
