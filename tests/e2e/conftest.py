@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.rawclient import WAIT_S
 from tests.e2e.serving import Served, ServerProcess
 from wsserver import operations, passwords
 
 Serve = Callable[..., Awaitable[Served]]
 MakeProcess = Callable[..., ServerProcess]
+
+
+class PasswordGate:
+    """Holds one password check, once it is done, until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._entered = threading.Event()
+        self._released = threading.Event()
+        self._holds = False
+        self._check = passwords.check_password
+        monkeypatch.setattr(passwords, "check_password", self._wait_after_check)
+
+    def hold_next(self) -> None:
+        """The next check to come is held."""
+        self._entered.clear()
+        self._released.clear()
+        self._holds = True
+
+    async def wait_until_held(self) -> None:
+        assert await asyncio.to_thread(self._entered.wait, WAIT_S)
+
+    def release(self) -> None:
+        self._released.set()
+
+    def _wait_after_check(self, password: str, stored: Any) -> bool:
+        held, self._holds = self._holds, False
+        answer = self._check(password, stored)
+        if held:
+            self._entered.set()
+            assert self._released.wait(WAIT_S)
+        return answer
 
 
 @pytest.fixture
@@ -52,6 +86,12 @@ def serve(cheap_passwords: None, serve_at_full_cost: Serve) -> Serve:
 async def served(serve: Serve) -> Served:
     """A server in this process, in mode open, with cheap passwords."""
     return await serve()
+
+
+@pytest.fixture
+def password_gate(cheap_passwords: None, monkeypatch: pytest.MonkeyPatch) -> PasswordGate:
+    """Holds password checks of servers in this process."""
+    return PasswordGate(monkeypatch)
 
 
 @pytest.fixture

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Serve
+from tests.e2e.conftest import PasswordGate, Serve
 from tests.e2e.rawclient import KDF, PASSWORD, SEED, CallFailed, state
 from tests.e2e.serving import Served, open_database
-from wsserver import passwords
 
 ROUNDS = 100
 
@@ -25,25 +23,42 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
-async def test_a_login_in_progress_does_not_hold_up_a_ping(serve_at_full_cost: Serve) -> None:
-    served = await serve_at_full_cost(password_workers=1)
-    others = [await served.open() for _ in range(4)]
-    login = {"email": "joe@example.com", "password": PASSWORD, "deviceId": "laptop"}
-    for other in others:
-        await other.submit("session.login", **login)
+async def test_a_login_in_progress_does_not_hold_up_a_ping(
+    serve: Serve, password_gate: PasswordGate
+) -> None:
+    served = await serve(password_workers=1)
     client = await served.open()
+    login = {"email": "joe@example.com", "password": PASSWORD, "deviceId": "laptop"}
+    password_gate.hold_next()
 
-    calls = [
+    for message in (
         {"jsonrpc": "2.0", "id": "login", "method": "session.login", "params": login},
         {"jsonrpc": "2.0", "id": "ping", "method": "server.ping"},
         {"jsonrpc": "2.0", "id": "get", "method": "wallet.get"},
-    ]
-    for call in calls:
-        await client.send(call)
+    ):
+        await client.send(message)
+    await client.until(lambda: len(client.received) == 2)
+    await password_gate.wait_until_held()
+    password_gate.release()
     await client.until(lambda: len(client.received) == 3)
 
     assert [answer["id"] for answer in client.received] == ["ping", "get", "login"]
     assert client.received[1]["error"]["code"] == 401, "not authenticated before the login's answer"
+
+
+async def test_many_logins_at_full_cost_do_not_hold_up_a_ping(serve_at_full_cost: Serve) -> None:
+    served = await serve_at_full_cost(password_workers=1)
+    client = await served.open()
+    login = {"email": "joe@example.com", "password": PASSWORD, "deviceId": "laptop"}
+    logins = [await (await served.open()).submit("session.login", **login) for _ in range(2)]
+    logins.append(await client.submit("session.login", **login))
+
+    assert await client.call("server.ping") == {}
+
+    assert not logins[-1].done(), "the ping was answered first"
+    for answered in logins:
+        with pytest.raises(CallFailed, match="401"):
+            await answered
 
 
 async def test_no_push_under_an_old_token_lands_after_a_password_change_was_answered(
@@ -100,30 +115,10 @@ async def test_no_push_under_an_old_token_lands_after_a_password_change_was_answ
     assert refused + unanswered, "on both sides"
 
 
-class Gate:
-    """Holds a password check, once it is done, until it is let go."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered = threading.Event()
-        self.released = threading.Event()
-        self.holds = False
-        self._check = passwords.check_password
-        monkeypatch.setattr(passwords, "check_password", self.check)
-
-    def check(self, password: str, stored: Any) -> bool:
-        held, self.holds = self.holds, False
-        answer = self._check(password, stored)
-        if held:
-            self.entered.set()
-            assert self.released.wait(30)
-        return answer
-
-
 async def test_a_login_that_was_in_scrypt_while_the_password_changed_gets_no_token(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, password_gate: PasswordGate
 ) -> None:
     served = await serve(password_workers=2)
-    gate = Gate(monkeypatch)
     await served.open_account("joe@example.com")
     password = PASSWORD
     for number in range(ROUNDS):
@@ -131,13 +126,13 @@ async def test_a_login_that_was_in_scrypt_while_the_password_changed_gets_no_tok
         changer, _ = await served.open_device("joe@example.com", "changer", password=password)
         latecomer = await served.open()
 
-        gate.holds = True
+        password_gate.hold_next()
         login = asyncio.create_task(
             latecomer.fail(
                 "session.login", email="joe@example.com", password=password, deviceId="late"
             )
         )
-        await asyncio.to_thread(gate.entered.wait, 30)
+        await password_gate.wait_until_held()
         await changer.call(
             "account.changePassword",
             oldPassword=password,
@@ -145,11 +140,9 @@ async def test_a_login_that_was_in_scrypt_while_the_password_changed_gets_no_tok
             clientSaltSeed=SEED,
             kdf=KDF,
         )
-        gate.released.set()
+        password_gate.release()
 
         assert (await login).reason == "bad_credentials"
-        gate.entered.clear()
-        gate.released.clear()
         password = changed_to
         for client in (changer, latecomer):
             await client.close()

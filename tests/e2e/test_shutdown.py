@@ -15,18 +15,23 @@ from tests.e2e.rawclient import CallFailed, RawClient, open_client, open_socket,
 from tests.e2e.serving import ServerProcess, open_database, run_command
 
 CLIENTS = 12
+ACCOUNTS = 3
 LOGIN = {"email": "joe@example.com", "password": "a password", "deviceId": "laptop"}
 
 
 async def open_clients(server: ServerProcess) -> list[RawClient]:
-    clients = []
+    """Sessions of three accounts; the first three are of an account each."""
+    clients: list[RawClient] = []
+    tokens = []
     for number in range(CLIENTS):
         client = RawClient(await open_socket(server.url))
-        email = f"joe{number % 3}@example.com"
-        if number < 3:
-            await client.register(email)
-        await client.login(email, f"device {number}")
         clients.append(client)
+        if number < ACCOUNTS:
+            email = f"joe{number}@example.com"
+            await client.register(email)
+            tokens.append((await client.login(email))["token"])
+        else:
+            await client.call("session.resume", token=tokens[number % ACCOUNTS])
     return clients
 
 
@@ -61,7 +66,7 @@ async def test_a_signal_drains_the_server_under_load(
     await server.start()
     clients = await open_clients(server)
     anonymous = RawClient(await open_socket(server.url))
-    pushing = [asyncio.create_task(push_until_closed(client)) for client in clients[:3]]
+    pushing = [asyncio.create_task(push_until_closed(client)) for client in clients[:ACCOUNTS]]
     await clients[0].until(lambda: len(clients[0].received) > 50)
 
     server.signal(number)
