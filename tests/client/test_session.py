@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
@@ -19,6 +19,8 @@ from tests.client.fake_server import (
     make_state,
     make_update,
 )
+from wsclient import connection
+from wsclient import session as session_module
 from wsclient.connection import Connection, open_websocket
 from wsclient.crypto import compute_hmac
 from wsclient.errors import (
@@ -162,17 +164,46 @@ async def test_an_address_that_is_none_is_said_to_be(url: str) -> None:
         await Session(url).__aenter__()
 
 
-async def test_something_else_that_listens_is_no_websocket_server() -> None:
-    async def say_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"SSH-2.0-hello\r\n")
-        await writer.drain()
-        writer.close()
+@pytest.mark.parametrize(
+    ("greeting", "cause"),
+    [
+        (b"SSH-2.0-hello\r\n", "what answers there does not speak WebSocket"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "it answered with HTTP 404"),
+        (b"", "no answer within 0.2 s"),
+    ],
+)
+async def test_something_else_that_listens_is_no_websocket_server(
+    greeting: bytes, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "OPENING_TIMEOUT_S", 0.2 if not greeting else 10)
 
-    listener = await asyncio.start_server(say_hello, "127.0.0.1", 0)
+    served = asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(greeting)
+        if greeting:
+            writer.write_eof()
+        with suppress(ConnectionError):  # it may hang up without a goodbye
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        served.set()
+
+    listener = await asyncio.start_server(greet, "127.0.0.1", 0)
     async with listener:
         port = listener.sockets[0].getsockname()[1]
-        with pytest.raises(CannotConnect, match="what answers there does not speak WebSocket"):
+        with pytest.raises(CannotConnect, match=cause):
             await Session(f"ws://127.0.0.1:{port}/v1").__aenter__()
+        await soon(served.wait())
+
+
+async def test_a_server_that_never_says_who_it_is_cannot_be_connected_to(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "OPENING_CALLS_TIMEOUT_S", 0.05)
+    with pytest.raises(CannotConnect, match=r"no answer within 0\.05 s"):
+        await make_session(server).__aenter__()
 
 
 @pytest.mark.parametrize("reply", [b"hello", b'{"jsonrpc": "2.0", "id": 1, "result": {}}', b"[]"])
