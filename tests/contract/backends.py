@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,12 +49,26 @@ PATIENCE_S = 30
 
 
 @dataclass(slots=True)
+class Hold:
+    """Stops a lane where it asks for the time: in the midst of an operation."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
 class Clock:
     """Milliseconds since 1970, moved by the test."""
 
     now_ms: int = START_MS
+    hold: Hold | None = None
 
     def __call__(self) -> int:
+        hold = self.hold
+        if hold is not None and threading.current_thread().name == "writing lane":
+            self.hold = None
+            hold.reached.set()
+            hold.released.wait(PATIENCE_S)
         return self.now_ms
 
 
@@ -129,13 +144,20 @@ class SqlBackend(Backend):
         with self.engine.begin():
             yield
 
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[asyncio.Future[Any]]:
+        """While the writing lane is busy: what is submitted waits together. Gives what it is at."""
+        hold = self.clock.hold = Hold()
+        (probe,) = self.submit_all([ProbeWrite()])
+        assert await asyncio.to_thread(hold.reached.wait, PATIENCE_S)
+        try:
+            yield probe
+        finally:
+            hold.released.set()
+
     async def perform_batch(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        with self.locked():
-            # The lane takes this one alone, and waits for the lock while the rest queue up.
-            (held,) = self.submit_all([ProbeWrite()])
-            await wait_until_taken(self.store)
+        async with self.held():
             futures = self.submit_all(operations)
-        await asyncio.wait_for(held, PATIENCE_S)
         return await gather_answers(futures)
 
     async def disable(self, account_id: int) -> None:
@@ -148,14 +170,6 @@ class SqlBackend(Backend):
 async def gather_answers(futures: Sequence[asyncio.Future[Any]]) -> list[Any]:
     async with asyncio.timeout(PATIENCE_S):
         return [await future for future in futures]
-
-
-async def wait_until_taken(store: Store) -> None:
-    """Return once the writing lane's queue is empty: what was in it is being done."""
-    assert isinstance(store, SqlStore)
-    async with asyncio.timeout(PATIENCE_S):
-        while store.waiting["writing lane"]:
-            await asyncio.sleep(0.001)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from tests.contract.backends import Login, SqlBackend, open_sqlite, register
+from tests.contract.backends import PATIENCE_S, Login, SqlBackend, open_sqlite, register
 from wsserver.store import sql
 
 OpenSqlite = Callable[..., AbstractAsyncContextManager[SqlBackend]]
@@ -24,10 +24,10 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_store(database: Path) -> OpenSqlite:
-    """Opens the database's store, with options of the test; it gives up on locks soon."""
+    """Opens the database's store, with options of the test; it waits long for locks."""
 
     def open_with(**options: Any) -> AbstractAsyncContextManager[SqlBackend]:
-        return open_sqlite(database, **{"busy_timeout_s": 0.02, **options})
+        return open_sqlite(database, **{"busy_timeout_s": PATIENCE_S, **options})
 
     return open_with
 

@@ -18,7 +18,6 @@ from tests.contract.backends import (
     creating,
     make_password,
     register,
-    wait_until_taken,
 )
 from tests.store.conftest import Disk, OpenSqlite
 from wsschema.errors import InternalError, Unavailable
@@ -177,7 +176,7 @@ async def assert_unavailable(backend: SqlBackend, operation: Operation[Any]) -> 
 
 
 async def test_a_locked_database_is_unavailable_until_it_is_free(open_store: OpenSqlite) -> None:
-    async with open_store() as backend:
+    async with open_store(busy_timeout_s=0.02) as backend:
         phone = await (await register(backend)).log_in()
         stored = await phone.push(1)
         with backend.locked():
@@ -190,7 +189,7 @@ async def test_a_locked_database_is_unavailable_until_it_is_free(open_store: Ope
 async def test_an_exclusively_locked_database_is_unavailable_to_writers_alone(
     open_store: OpenSqlite,
 ) -> None:
-    async with open_store() as backend:
+    async with open_store(busy_timeout_s=0.02) as backend:
         phone = await (await register(backend)).log_in()
         stored = await phone.push(1)
         other = sqlite3.connect(backend.path, isolation_level=None)
@@ -209,11 +208,8 @@ async def test_a_lock_is_waited_for_once_a_batch(open_store: OpenSqlite) -> None
     async with open_store(busy_timeout_s=0.5) as backend:
         phone = await (await register(backend)).log_in()
         with backend.locked():
-            (held,) = backend.submit_all([ProbeWrite()])
-            await wait_until_taken(backend.store)
-            futures = backend.submit_all([phone.pushing(n) for n in range(1, 65)])
             async with asyncio.timeout(20):
-                answers = [await future for future in (held, *futures)]
+                answers = await backend.perform_all([phone.pushing(n) for n in range(1, 65)])
         assert all(isinstance(answer, Unavailable) for answer in answers)
         assert await phone.account.wallet() is None
 
@@ -320,7 +316,7 @@ async def test_a_full_disk_amid_a_single_operation_leaves_nothing_of_it(
 async def test_a_fault_is_logged_once_and_so_is_the_recovery(
     open_store: OpenSqlite, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_store() as backend:
+    async with open_store(busy_timeout_s=0.02) as backend:
         phone = await (await register(backend)).log_in()
         with backend.locked():
             for _ in range(5):
@@ -338,7 +334,7 @@ async def test_a_fault_is_logged_once_and_so_is_the_recovery(
 async def test_a_connection_that_can_not_be_opened_is_the_databases_fault(
     open_store: OpenSqlite, disk: Disk
 ) -> None:
-    async with open_store() as backend:
+    async with open_store(busy_timeout_s=0.02) as backend:
         phone = await (await register(backend)).log_in()
         with backend.locked():
             # Drops the lane's connection.

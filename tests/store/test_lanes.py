@@ -20,7 +20,6 @@ from tests.contract.backends import (
     creating,
     gather_answers,
     register,
-    wait_until_taken,
 )
 from tests.store.conftest import Disk, OpenSqlite
 from wsschema.errors import Unavailable
@@ -52,18 +51,11 @@ class Timer:
         return self.now_s
 
 
-async def hold(backend: SqlBackend) -> asyncio.Future[Any]:
-    """Have the writing lane wait for a lock that the caller has; what comes next queues up."""
-    (held,) = backend.submit_all([ProbeWrite()])
-    await wait_until_taken(backend.store)
-    return held
-
-
 # Group commit.
 
 
 async def test_what_waits_is_committed_at_once(open_store: OpenSqlite, disk: Disk) -> None:
-    async with open_store(busy_timeout_s=20) as backend:
+    async with open_store() as backend:
         phone = await (await register(backend)).log_in()
         before = disk.commits
 
@@ -76,7 +68,7 @@ async def test_what_waits_is_committed_at_once(open_store: OpenSqlite, disk: Dis
 
 async def test_a_batch_has_a_limit_of_operations(open_store: OpenSqlite) -> None:
     limits = LaneLimits(batch_operations=64)
-    async with open_store(busy_timeout_s=20, limits=limits) as backend:
+    async with open_store(limits=limits) as backend:
         phone = await (await register(backend)).log_in()
 
         await backend.perform_batch([phone.pushing(n) for n in range(1, 151)])
@@ -85,7 +77,7 @@ async def test_a_batch_has_a_limit_of_operations(open_store: OpenSqlite) -> None
 
 
 async def test_a_batch_has_a_limit_of_bytes(open_store: OpenSqlite) -> None:
-    async with open_store(busy_timeout_s=20, limits=LaneLimits(batch_bytes=3000)) as backend:
+    async with open_store(limits=LaneLimits(batch_bytes=3000)) as backend:
         phone = await (await register(backend)).log_in()
 
         # Each of 1,000 bytes: three make a batch.
@@ -115,9 +107,8 @@ async def test_reading_lanes_take_fewer_at_once(open_store: OpenSqlite) -> None:
 
 async def test_more_operations_than_may_wait_are_refused(open_store: OpenSqlite) -> None:
     limits = LaneLimits(queue_operations=3)
-    async with open_store(busy_timeout_s=20, limits=limits) as backend:
-        with backend.locked():
-            held = await hold(backend)
+    async with open_store(limits=limits) as backend:
+        async with backend.held() as held:
             futures = backend.submit_all([creating(f"user{n}@example.com") for n in range(5)])
             assert backend.store.waiting["writing lane"] == 3
             refused = await gather_answers(futures[3:])
@@ -141,7 +132,7 @@ async def test_a_refusal_is_not_answered_before_submit_returns(open_store: OpenS
 @pytest.mark.parametrize("text", ["x" * 1000, "é" * 500, "🦊" * 250])
 async def test_more_bytes_than_may_wait_are_refused(open_store: OpenSqlite, text: str) -> None:
     limits = LaneLimits(queue_bytes=2000)
-    async with open_store(busy_timeout_s=20, limits=limits) as backend:
+    async with open_store(limits=limits) as backend:
         phone = await (await register(backend)).log_in()
         for _ in range(3):  # What was taken waits no more.
             answers = await fill(backend, phone, text)
@@ -152,8 +143,7 @@ async def test_more_bytes_than_may_wait_are_refused(open_store: OpenSqlite, text
 async def fill(backend: SqlBackend, phone: Login, text: str) -> list[Any]:
     """Answers of a push, of a password change with a wallet, of two pushes more: of 1,000 bytes."""
     change = phone.replacing(SealedWallet(1000, text, "mac"))
-    with backend.locked():
-        held = await hold(backend)
+    async with backend.held() as held:
         pushes = [phone.pushing(n, text) for n in (1, 1000, 1001)]
         futures = backend.submit_all([pushes[0], change, *pushes[1:]])
         answers = await gather_answers(futures[2:])
@@ -162,10 +152,9 @@ async def fill(backend: SqlBackend, phone: Login, text: str) -> list[Any]:
 
 async def test_what_waited_too_long_is_refused(open_store: OpenSqlite) -> None:
     timer = Timer()
-    async with open_store(busy_timeout_s=20, limits=LaneLimits(wait_s=10), clock=timer) as backend:
+    async with open_store(limits=LaneLimits(wait_s=10), clock=timer) as backend:
         phone = await (await register(backend)).log_in()
-        with backend.locked():
-            held = await hold(backend)
+        async with backend.held() as held:
             late = backend.submit_all([phone.pushing(1), phone.pushing(2)])
             timer.now_s += 10.5
             fresh = backend.submit_all([phone.pushing(1, "fresh")])
@@ -182,9 +171,8 @@ async def test_what_waited_too_long_is_refused(open_store: OpenSqlite) -> None:
 
 async def test_a_batch_that_waited_too_long_altogether_is_refused(open_store: OpenSqlite) -> None:
     timer = Timer()
-    async with open_store(busy_timeout_s=20, limits=LaneLimits(wait_s=10), clock=timer) as backend:
-        with backend.locked():
-            held = await hold(backend)
+    async with open_store(limits=LaneLimits(wait_s=10), clock=timer) as backend:
+        async with backend.held() as held:
             late = backend.submit_all([creating("late@example.com")])
             timer.now_s += 11
         assert isinstance((await gather_answers([held, *late]))[1], Unavailable)
@@ -244,8 +232,7 @@ async def test_one_who_can_not_take_an_answer_costs_nobody_theirs(
         raise RuntimeError(f"can't take {answer.state.encrypted_wallet}")
 
     assert isinstance(backend, SqlBackend)
-    with backend.locked():
-        held = await hold(backend)
+    async with backend.held() as held:
         futures = backend.submit_all([phone.pushing(1)])
         backend.store.submit(phone.pushing(2, "a secret wallet"), fail)
         futures += backend.submit_all([phone.pushing(3)])
@@ -273,10 +260,9 @@ async def test_a_figure_that_can_not_be_taken_ends_no_lane(
 
 
 async def test_closing_finishes_what_waits(open_store: OpenSqlite) -> None:
-    async with open_store(busy_timeout_s=20) as backend:
+    async with open_store() as backend:
         phone = await (await register(backend)).log_in()
-        with backend.locked():
-            held = await hold(backend)
+        async with backend.held() as held:
             futures = backend.submit_all([phone.pushing(n) for n in range(1, 101)])
             closing = asyncio.create_task(backend.store.close())
             await asyncio.sleep(0)
@@ -306,7 +292,6 @@ def test_a_lane_outlives_its_event_loop(tmp_path: Path) -> None:
     async def leave_behind() -> None:
         await store.open()
         store.submit(creating("first@example.com"), lambda answer: None)
-        await wait_until_taken(store)
         store.submit(creating("second@example.com"), lambda answer: None)
 
     try:

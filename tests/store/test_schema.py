@@ -17,6 +17,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection, Engine, create_engine, insert, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import StaticPool
 
 from tests.contract.backends import open_sqlite, register
 from wsserver.operations import LoadHistory
@@ -48,11 +49,12 @@ def test_a_migrated_database_is_what_the_tables_say(engine: Engine) -> None:
 
 
 def test_a_migrated_database_has_every_clause_of_the_tables(engine: Engine) -> None:
-    declared = create_engine("sqlite://")
+    declared = create_engine("sqlite://", poolclass=StaticPool)
     metadata.create_all(declared)
 
     with engine.begin() as migrated, declared.begin() as created:
         assert read_clauses(migrated) == read_clauses(created)
+    declared.dispose()
 
 
 def read_clauses(connection: Connection) -> dict[str, set[str]]:

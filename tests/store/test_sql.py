@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from tests.contract.backends import Login, SqlBackend, open_sqlite, register
 from wsserver.store.errors import StoreError
-from wsserver.store.sql import create_store_engine, open_database, parse_url
+from wsserver.store.sql import create_store_engine, open_database, parse_url, switch_to_wal
 
 PASSWORD = "hunter2"
 
@@ -78,6 +79,54 @@ def test_connections_are_set_up_for_what_they_do(tmp_path: Path) -> None:
         "query_only": 1,
         "busy_timeout": 250,
     }
+
+
+@dataclass
+class FakeCursor:
+    """Fails as it is told to, then has switched."""
+
+    failures: list[str]
+
+    def execute(self, statement: str) -> FakeCursor:
+        if self.failures:
+            error = sqlite3.OperationalError("no")
+            error.sqlite_errorname = self.failures.pop(0)
+            raise error
+        return self
+
+    def fetchone(self) -> tuple[str]:
+        return ("wal",)
+
+
+def test_the_switch_to_a_write_ahead_log_waits_for_others_that_switch() -> None:
+    cursor: Any = FakeCursor(["SQLITE_BUSY", "SQLITE_BUSY_RECOVERY"])
+
+    switch_to_wal(cursor, patience_s=60)
+
+    assert cursor.failures == []
+
+
+@pytest.mark.parametrize(
+    ("failures", "patience_s", "left"),
+    [(["SQLITE_CANTOPEN"] * 3, 60, 2), (["SQLITE_BUSY"] * 3, 0, 2)],
+)
+def test_the_switch_to_a_write_ahead_log_gives_up(
+    failures: list[str], patience_s: float, left: int
+) -> None:
+    cursor: Any = FakeCursor([*failures])
+
+    with pytest.raises(sqlite3.OperationalError):
+        switch_to_wal(cursor, patience_s=patience_s)
+
+    assert len(cursor.failures) == left
+
+
+def test_a_database_without_a_write_ahead_log_is_refused() -> None:
+    with (
+        pytest.raises(StoreError, match="its journal mode stays 'memory'"),
+        create_store_engine(make_url("sqlite://")).connect(),
+    ):
+        pass
 
 
 def test_a_reading_connection_can_not_write(tmp_path: Path) -> None:

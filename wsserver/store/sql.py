@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -339,7 +340,7 @@ def create_store_engine(
         pragmas += ["query_only=ON"]
     else:
         # fullfsync: without it macOS leaves the commit in the disk's own cache.
-        pragmas += ["journal_mode=WAL", "synchronous=FULL", "fullfsync=ON"]
+        pragmas += ["synchronous=FULL", "fullfsync=ON"]
     if not checkpointing:
         pragmas += ["wal_autocheckpoint=0"]
 
@@ -349,6 +350,8 @@ def create_store_engine(
         cursor = dbapi_connection.cursor()
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
+        if not reading:
+            switch_to_wal(cursor, patience_s=busy_timeout_s)
         cursor.close()
 
     def begin(connection: Connection) -> None:
@@ -359,3 +362,25 @@ def create_store_engine(
     event.listen(engine, "connect", set_up)
     event.listen(engine, "begin", begin)
     return engine
+
+
+def switch_to_wal(cursor: sqlite3.Cursor, *, patience_s: float) -> None:
+    """Have the file keep a write-ahead log, for all connections from now on.
+
+    SQLite refuses one of two that switch a new file at once, without waiting for the other.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            (mode,) = cursor.execute("PRAGMA journal_mode=WAL").fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
+            if not busy or time.monotonic() >= deadline_s:
+                raise
+            time.sleep(0.01)
+    if mode != "wal":
+        raise StoreError(
+            f"SQLite can't keep a write-ahead log there (its journal mode stays {mode!r}); the "
+            "database must be a file on a disk of this machine"
+        )
