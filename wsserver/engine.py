@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from wsschema.close_codes import CloseCode
 from wsschema.codec import encode_notification
+from wsschema.errors import RpcError, Unavailable
 from wsschema.messages import WalletUpdated
 from wsserver.channel import Channel
 from wsserver.connection import Connection, encode_text_frame
@@ -21,8 +22,10 @@ from wsserver.hub import Hub
 from wsserver.metrics import Metrics
 from wsserver.operations import (
     CheckPassword,
+    FindNewestNotice,
     FindOnline,
     HashPassword,
+    LoadNotices,
     MarkSeen,
     OpenedSession,
     Operation,
@@ -40,7 +43,16 @@ logger = logging.getLogger(__name__)
 RENEWAL_INTERVAL_S: Final = 3600
 """How stale the stored last use of a token may be: an open connection counts as use."""
 RENEWAL_CHUNK: Final = 500
+NOTICE_INTERVAL_S: Final = 0.5
+"""How often the database is asked for what the operator's commands did to live sessions."""
+NOTICE_RETRY_INTERVAL_S: Final = 30
+"""The same after a failure of our own, which is logged each time."""
+NOTICE_ANSWER_TIMEOUT_S: Final = 30
+"""Longer than anything waits in a lane."""
+NOTICES_MAX: Final = 500
+"""Notices that are read at once."""
 
+R = TypeVar("R")
 Done = Callable[[Any], None]
 
 
@@ -192,6 +204,44 @@ class Engine:
                 for token_hash in tokens[start : start + RENEWAL_CHUNK]:
                     self._store.submit(MarkSeen(token_hash, now_ms), _ignore)
                 await asyncio.sleep(1)
+
+    async def watch_notices(self) -> None:
+        """End the sessions that the operator's commands put an end to, until it is cancelled."""
+        after = 0
+        while True:
+            interval_s: float = NOTICE_INTERVAL_S
+            try:
+                after = await self._catch_up_with_notices(after)
+            except Unavailable:
+                pass  # It will pass; a lane whose database is at fault has said so, once.
+            except (RpcError, TimeoutError) as error:
+                logger.error("notices of the operator can't be read: %s", type(error).__name__)
+                interval_s = NOTICE_RETRY_INTERVAL_S
+            await asyncio.sleep(interval_s)
+
+    async def _catch_up_with_notices(self, after: int) -> int:
+        """Have what came after a notice published; gives the newest."""
+        newest = await self._ask(FindNewestNotice())
+        while after < newest:
+            notices = await self._ask(LoadNotices(after, NOTICES_MAX))
+            after = notices[-1].notice_id if notices else newest
+        return after
+
+    async def _ask(self, operation: Operation[R]) -> R:
+        """The store's answer; raises the RpcError that it is, or TimeoutError."""
+        answered: asyncio.Future[R] = self._loop.create_future()
+
+        def settle(answer: Any) -> None:
+            if answered.done():
+                return
+            if isinstance(answer, RpcError):
+                answered.set_exception(answer)
+            else:
+                answered.set_result(answer)
+
+        self._store.submit(operation, settle)
+        async with asyncio.timeout(NOTICE_ANSWER_TIMEOUT_S):
+            return await answered
 
 
 def _now_ms() -> int:

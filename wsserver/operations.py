@@ -335,6 +335,41 @@ class ProbeWrite(Operation[None]):
     writes: ClassVar[bool] = True
 
 
+# What the operator's commands did, in processes of their own.
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A command ended sessions: all of the account, or those of one device.
+
+    ``kept_token_hash``: the token that the device was given since then, which is as good as any.
+    """
+
+    notice_id: int
+    account_id: int
+    reason: str
+    device_id: str | None = None
+    kept_token_hash: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FindNewestNotice(Operation[int]):
+    """The id of the newest notice; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadNotices(Operation[tuple[Notice, ...]]):
+    """The notices with ids above ``after``, oldest first, at most ``limit``.
+
+    Changes nothing, and yet is done in the order of the writes: so that a login which was committed
+    before the notice has been answered before it too, and its session hears of it.
+    """
+
+    writes: ClassVar[bool] = True
+    after: int
+    limit: int
+
+
 # Registration by mail, and the reset of a forgotten root password.
 
 
@@ -475,5 +510,10 @@ def events_of(operation: Operation[Any], answer: Any) -> tuple[Event, ...]:
             return (Revoked(account_id, "logged_out", token_hash=token_hash),)
         case RemoveDevice(account_id=account_id, device_id=device_id), None:
             return (Revoked(account_id, "device_revoked", device_id),)
+        case LoadNotices(), tuple() as notices:
+            return tuple(
+                Revoked(it.account_id, it.reason, it.device_id, kept_token_hash=it.kept_token_hash)
+                for it in notices
+            )
         case _:
             return ()

@@ -54,7 +54,7 @@ class Server:
         self._settings = settings
         self._draining = False
         self._probing: asyncio.Task[str | None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
+        self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
         self._post: PostOffice | None = None
         self.port = 0
@@ -116,7 +116,10 @@ class Server:
         except BaseException:
             await self.stop()
             raise
-        self._renewing = asyncio.create_task(self._engine.renew_tokens())
+        self._upkeep = (
+            asyncio.create_task(self._engine.renew_tokens()),
+            asyncio.create_task(self._engine.watch_notices()),
+        )
 
     async def run(self, on_started: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once."""
@@ -152,8 +155,8 @@ class Server:
         self._draining = True
         loop = asyncio.get_running_loop()
         ends_at_s = loop.time() + self._settings.drain_timeout_s
-        if self._renewing is not None:
-            self._renewing.cancel()
+        for task in self._upkeep:
+            task.cancel()
         self._public.stop_accepting()
         spread_ms = 1000 + 1000 * self._count_connections() // RECONNECTS_PER_S
         self._engine.drain(lambda: random.randrange(spread_ms // 4, spread_ms))  # noqa: S311

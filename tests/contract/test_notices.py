@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+from sqlalchemy import func, select
+
 from tests.contract.backends import Account, Backend, Login, MemoryBackend, SqlBackend, register
 from wsserver.operations import FindNewestNotice, LoadNotices, Notice
 from wsserver.store.memory import MemoryStore
 from wsserver.store.notices import give_notice
+from wsserver.store.tables import notices
 
 
 def give(backend: Backend, account: Account, reason: str, device_id: str | None = None) -> int:
@@ -21,12 +24,12 @@ def give(backend: Backend, account: Account, reason: str, device_id: str | None 
                 device_ids=[device_id],
                 now_ms=backend.clock.now_ms,
             )
-            return connection.exec_driver_sql("SELECT max(id) FROM notices").scalar_one()
+            return int(connection.execute(select(func.max(notices.c.id))).scalar_one())
     assert isinstance(backend, MemoryBackend)
     assert isinstance(backend.store, MemoryStore)
-    notices = backend.store.memory.notices
-    notices.append(Notice(len(notices) + 1, account.account_id, reason, device_id))
-    return len(notices)
+    kept = backend.store.memory.notices
+    kept.append(Notice(len(kept) + 1, account.account_id, reason, device_id))
+    return len(kept)
 
 
 async def test_where_nothing_was_done_there_is_no_notice(backend: Backend) -> None:
@@ -70,9 +73,9 @@ async def test_a_notice_outlives_its_device_and_its_account(
     await backend.perform(phone.removing_account())
     give(backend, account, "device_revoked", "phone")
 
-    notices = await backend.perform(LoadNotices(0, 10))
+    loaded = await backend.perform(LoadNotices(0, 10))
 
-    assert [(it.account_id, it.device_id, it.kept_token_hash) for it in notices] == [
+    assert [(it.account_id, it.device_id, it.kept_token_hash) for it in loaded] == [
         (account.account_id, "tablet", None),
         (account.account_id, None, None),
         (account.account_id, "phone", None),

@@ -7,5 +7,9 @@ class StoreError(Exception):
     """The database can't be used as it is; the text says why and what to do."""
 
 
+class NotFound(Exception):
+    """What a command of the operator is about is not there; the text says what."""
+
+
 class SchemaTooNew(StoreError):
     """The database was migrated by a later version of the server than this one."""

@@ -35,15 +35,18 @@ from wsserver.operations import (
     Credentials,
     DeviceRecord,
     EndSession,
+    FindNewestNotice,
     FindToken,
     LoadAccountCredentials,
     LoadCredentials,
     LoadDevices,
     LoadHistory,
     LoadKeyDerivation,
+    LoadNotices,
     LoadSession,
     LoadWallet,
     MarkSeen,
+    Notice,
     OpenedSession,
     OpenSession,
     Operation,
@@ -91,12 +94,16 @@ class _Account:
 
 
 class Memory:
-    """Accounts, tokens and wallets. ``make_hex(n)`` gives n random bytes in hex."""
+    """Accounts, tokens and wallets. ``make_hex(n)`` gives n random bytes in hex.
+
+    ``notices``: what an operator would have told, oldest first; for tests to fill.
+    """
 
     def __init__(
         self, context: Context, make_hex: Callable[[int], str] = secrets.token_hex
     ) -> None:
         self.accounts: dict[int, _Account] = {}
+        self.notices: list[Notice] = []
         self._context = context
         self._make_hex = make_hex
         self._last_id = 0
@@ -158,6 +165,11 @@ class Memory:
                 if device_id not in account.devices:
                     raise NoSuchDevice
                 del account.devices[device_id]
+            case FindNewestNotice():
+                return self.notices[-1].notice_id if self.notices else 0
+            case LoadNotices(after, limit):
+                found_notices = [it for it in self.notices if it.notice_id > after][:limit]
+                return tuple(map(self._complete_notice, found_notices))
             case MarkSeen(token_hash, at_ms):
                 found = self._by_token(token_hash)
                 if found is not None:
@@ -252,6 +264,11 @@ class Memory:
         if changed:
             device.record = replace(device.record, applied_sequence=operation.sequence)
         return Acknowledged(device.record, changed)
+
+    def _complete_notice(self, notice: Notice) -> Notice:
+        account = self.accounts.get(notice.account_id)
+        device = None if account is None else account.devices.get(notice.device_id or "")
+        return replace(notice, kept_token_hash=None if device is None else device.token_hash)
 
     # Wallets.
 

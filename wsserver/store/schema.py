@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from wsserver.store.context import Installation
 from wsserver.store.errors import SchemaTooNew as SchemaTooNew
+from wsserver.store.errors import StoreError
 from wsserver.store.tables import accounts, installation, versions
 
 
@@ -21,9 +22,37 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
 
     Raises SchemaTooNew when the database is ahead of this version.
     """
+    config = _configure(connection)
+    before, after = _read_revisions(connection, config)
+    if before != after:
+        command.upgrade(config, "head")
+    return before, after
+
+
+def check_schema(connection: Connection) -> None:
+    """Raises StoreError where the schema is another than this version's; changes nothing.
+
+    For what comes beside a running server: that one may be of the schema's version still.
+    """
+    before, after = _read_revisions(connection, _configure(connection))
+    if before is None:
+        raise StoreError("there is no wallet-sync database in it; `wsserver migrate` makes one")
+    if before != after:
+        raise StoreError(
+            f"the database has schema revision {before}, and this version of the server needs "
+            f"{after}: stop the server that uses it, then run `wsserver migrate`"
+        )
+
+
+def _configure(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
+    return config
+
+
+def _read_revisions(connection: Connection, config: Config) -> tuple[str | None, str]:
+    """The database's revision, and this version's; raises SchemaTooNew."""
     before = MigrationContext.configure(connection).get_current_revision()
     scripts = ScriptDirectory.from_config(config)
     after = scripts.get_current_head()
@@ -34,8 +63,6 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
             f"the database has schema revision {before}, which this version of the server does "
             "not know; run the newer version that made it"
         )
-    if before != after:
-        command.upgrade(config, "head")
     return before, after
 
 

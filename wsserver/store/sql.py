@@ -31,6 +31,7 @@ from wsserver.operations import (
     CreateAccount,
     EndSession,
     FindAllowed,
+    FindNewestNotice,
     FindToken,
     FinishReset,
     LoadAccountCredentials,
@@ -38,6 +39,7 @@ from wsserver.operations import (
     LoadDevices,
     LoadHistory,
     LoadKeyDerivation,
+    LoadNotices,
     LoadPendingPassword,
     LoadSession,
     LoadWallet,
@@ -53,12 +55,12 @@ from wsserver.operations import (
     StartRegistration,
     StartReset,
 )
-from wsserver.store import accounts, devices, registrations, wallets
+from wsserver.store import accounts, devices, notices, registrations, wallets
 from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.errors import StoreError as StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting, describe
-from wsserver.store.schema import install, migrate
+from wsserver.store.schema import check_schema, install, migrate
 from wsserver.store.tables import installation
 
 logger = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ _SINGLE: dict[type[Operation[Any]], Callable[[Connection, Context, Any], Any]] =
     ActivateRegistration: registrations.activate_registration,
     StartReset: registrations.start_reset,
     FinishReset: registrations.finish_reset,
+    FindNewestNotice: notices.find_newest_notice,
+    LoadNotices: notices.load_notices,
     ProbeWrite: _probe_write,
 }
 
@@ -313,12 +317,32 @@ def open_database(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterat
     """
     find_folder(url)
     engine = create_store_engine(url, busy_timeout_s=busy_timeout_s)
+    with _telling_faults(url), engine.begin() as connection:
+        before, after = migrate(connection)
+        if before != after:
+            logger.info("database schema: %s -> %s", before or "none", after)
+        yield connection
+
+
+@contextlib.contextmanager
+def open_live_database(url: URL, *, reading: bool = False) -> Iterator[Connection]:
+    """A connection inside a transaction, to a database that may be served from meanwhile.
+
+    It is neither made nor migrated. With ``reading`` it keeps nobody from writing. Raises
+    StoreError where the database can't be used, or fails what is done with it.
+    """
+    if not Path(str(url.database)).is_file():
+        raise StoreError(f"there is no database {Path(str(url.database)).absolute()}")
+    engine = create_store_engine(url, reading=reading)
+    with _telling_faults(url), engine.begin() as connection:
+        check_schema(connection)
+        yield connection
+
+
+@contextlib.contextmanager
+def _telling_faults(url: URL) -> Iterator[None]:
     try:
-        with engine.begin() as connection:
-            before, after = migrate(connection)
-            if before != after:
-                logger.info("database schema: %s -> %s", before or "none", after)
-            yield connection
+        yield
     except DBAPIError as error:
         raise StoreError(f"the database {url.database} can't be used: {describe(error)}") from None
 

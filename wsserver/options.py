@@ -1,0 +1,82 @@
+"""What all commands share: options that are made from the settings, and how a command ends."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from wsserver.config import ConfigurationError, Settings, load_settings
+
+EXIT_FAILURE: Final = 1
+EXIT_CONFIGURATION: Final = 2
+
+config_option = click.option(
+    "--config", metavar="FILE", help="TOML file with settings (also WSSERVER_CONFIG)."
+)
+
+
+def setting_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A flag for each setting of these names; all settings where none is named."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, field in reversed(Settings.model_fields.items()):
+            if not names or name in names:
+                command = _setting_option(name, field)(command)
+        return command
+
+    return decorate
+
+
+def _setting_option(
+    name: str, field: FieldInfo
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    default = field.get_default(call_default_factory=False)
+    shown = (
+        "" if default in (None, frozenset(), (), PydanticUndefined) else f"  [default: {default}]"
+    )
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        metavar=_describe_type(field),
+        help=f"{field.description}{shown}",
+    )
+
+
+def _describe_type(field: FieldInfo) -> str:
+    kind = field.annotation
+    if typing.get_origin(kind) is typing.Literal:
+        return "|".join(typing.get_args(kind))
+    if typing.get_origin(kind) is types.UnionType:
+        kind = typing.get_args(kind)[0]
+    return {int: "N", float: "SECONDS"}.get(typing.cast(Any, kind), "TEXT")
+
+
+def load_or_exit(flags: dict[str, Any]) -> Settings:
+    """The settings in force, and the log set up; a sentence and exit 2 where they are wrong."""
+    try:
+        settings = load_settings(
+            {name: value for name, value in flags.items() if value is not None}
+        )
+    except ConfigurationError as error:
+        click.echo(f"wsserver can't run with these settings:\n{error}", err=True)
+        sys.exit(EXIT_CONFIGURATION)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return settings
+
+
+def fail(text: str) -> typing.NoReturn:
+    """Say why a command could not be done, and exit with 1."""
+    click.echo(f"wsserver: {text}", err=True)
+    sys.exit(EXIT_FAILURE)
