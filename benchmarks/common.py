@@ -103,7 +103,7 @@ def start_server(folder: Path, url: str, *flags: str) -> Iterator[BenchmarkServe
     command = [sys.executable, "-m", "wsserver.cli", "serve", "--port=0", "--admin-port=0"]
     with log_path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  # the program is our own
-            [*command, "--verification=open", f"--database-url={url}", *flags],
+            [*command, "--verification=open", "--rate-limits=off", f"--database-url={url}", *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -223,9 +223,11 @@ def load_settings(flags: dict[str, Any]) -> Settings:
     except ValidationError as error:
         lines = []
         for item in error.errors(include_url=False, include_context=False, include_input=False):
-            name = str(item["loc"][0]) if item["loc"] else "settings"
             text = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{name} (--{name.replace('_', '-')}, {PREFIX}{name.upper()}): {text}")
+            if item["loc"]:
+                name = str(item["loc"][0])
+                text = f"{name} (--{name.replace('_', '-')}, {PREFIX}{name.upper()}): {text}"
+            lines.append(text)
         raise ConfigurationError("\n".join(lines)) from None
     except ValueError as error:
         raise ConfigurationError(f"the configuration file can't be read: {error}") from None

@@ -40,6 +40,7 @@ class Served:
             "admin_port": 0,
             "database_url": f"sqlite:///{database}",
             "drain_timeout_s": 2,
+            "rate_limits": "off",
             **settings,
         }
         server = Server(Settings(**chosen))
@@ -97,6 +98,7 @@ class ServerProcess:
             "port": 0,
             "admin_port": 0,
             "database_url": f"sqlite:///{self.database}",
+            "rate_limits": "off",
             **settings,
         }
         self.environment = clean_environment()

@@ -85,11 +85,11 @@ def test_a_refusal_of_the_real_command_goes_to_stderr_with_exit_code_2(tmp_path:
     assert done.stdout == ""
 
 
-def test_mode_email_is_refused_in_a_clear_sentence(run: Run) -> None:
+def test_mode_email_without_what_it_needs_is_refused_in_a_clear_sentence(run: Run) -> None:
     said = refuse(run, "--verification=email")
-    assert "registration by mail is not available in this version" in said
-    assert "--verification" in said
-    assert "WSSERVER_VERIFICATION" in said
+    assert "verification 'email' needs WSSERVER_SMTP_URL" in said
+    assert "WSSERVER_PUBLIC_URL" in said
+    assert "--settings" not in said
 
 
 def test_all_wrong_settings_are_told_at_once(run: Run) -> None:
