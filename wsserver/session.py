@@ -202,7 +202,8 @@ class Session:
         if isinstance(message, Batch):
             batch = _BatchAnswer(len(message.items))
             for item in message.items:
-                self._start(item, batch)
+                if self._phase is not _Phase.CLOSED:  # by the gate
+                    self._start(item, batch)
         else:
             self._start(message, None)
         return self._take_effects()

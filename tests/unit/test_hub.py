@@ -28,6 +28,11 @@ class Ear:
         self.devices: list[Device] = []
         self.reasons: list[str] = []
 
+    idle_since_s = 0.0
+
+    def crowd_out(self) -> None:
+        raise NotImplementedError
+
     def open(self, *, applied: int = 0) -> None:
         self.device = DeviceRecord(self.device_id, None, NOW_MS - 5, NOW_MS - 1, applied)
 
@@ -75,6 +80,15 @@ def test_listeners_may_leave_while_all_are_gone_through() -> None:
         hub.leave(account_id, listener, now_ms=NOW_MS)
         seen += 1
     assert (seen, len(hub)) == (4, 0)
+
+
+def test_the_listeners_of_an_account_are_in_the_order_in_which_they_joined() -> None:
+    hub = Hub()
+    phone, laptop = Ear(1), Ear(2, "laptop")
+    hub.join(ACCOUNT, phone)
+    hub.join(ACCOUNT, laptop)
+    assert hub.listeners_of(ACCOUNT) == (phone, laptop)
+    assert hub.listeners_of(8) == ()
 
 
 def test_a_device_is_online_once_its_session_is_open_and_until_its_last_connection_left() -> None:

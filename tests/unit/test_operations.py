@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wsschema.errors import BadToken
+from wsschema.errors import BadResetToken, BadToken
 from wsschema.messages import Kdf, SealedWallet, WalletState
 from wsschema.times import time_from_ms
 from wsserver import operations
@@ -17,23 +17,30 @@ from wsserver.operations import (
     SCRYPT_R,
     Acknowledged,
     AcknowledgeState,
+    ActivateRegistration,
     Applied,
     CheckPassword,
     CreateAccount,
     Credentials,
     DeviceRecord,
     EndSession,
+    FindAllowed,
+    FindNewestNotice,
     FindOnline,
     FindToken,
+    FinishReset,
     HashPassword,
     LoadAccountCredentials,
     LoadCredentials,
     LoadDevices,
     LoadHistory,
     LoadKeyDerivation,
+    LoadNotices,
+    LoadPendingPassword,
     LoadSession,
     LoadWallet,
     MarkSeen,
+    Notice,
     OpenedSession,
     OpenSession,
     Operation,
@@ -44,8 +51,12 @@ from wsserver.operations import (
     PushState,
     RemoveAccount,
     RemoveDevice,
+    RenewRegistration,
     ReplacePassword,
     Revoked,
+    SendLetter,
+    StartRegistration,
+    StartReset,
     events_of,
     perform,
 )
@@ -83,8 +94,20 @@ OPERATIONS: list[Operation[Any]] = [
     RemoveDevice(SECRET_BYTES, ACCOUNT, "phone"),
     MarkSeen(SECRET_BYTES, 0),
     ProbeWrite(),
+    FindNewestNotice(),
+    LoadNotices(0, 100),
+    FindAllowed(SECRET),
+    LoadPendingPassword(SECRET),
+    StartRegistration(SECRET, HASH, SECRET, KDF),
+    RenewRegistration(SECRET),
+    ActivateRegistration(SECRET_BYTES),
+    StartReset(SECRET),
+    FinishReset(SECRET_BYTES, HASH, SECRET, KDF),
+    SendLetter("reset", SECRET, SECRET),
 ]
+NOTICE = Notice(1, ACCOUNT, "replaced", "phone", SECRET_BYTES)
 ANSWERS: list[Any] = [
+    NOTICE,
     HASH,
     OPENED,
     Pushed(STATE, fresh=True),
@@ -119,15 +142,21 @@ def test_what_crosses_threads_cannot_be_changed(value: Any) -> None:
 def test_operations_that_change_the_store_say_so() -> None:
     assert {type(operation).__name__ for operation in OPERATIONS if operation.writes} == {
         "AcknowledgeState",
+        "ActivateRegistration",
         "CreateAccount",
         "EndSession",
+        "FinishReset",
+        "LoadNotices",  # in the order of the writes
         "MarkSeen",
         "OpenSession",
         "ProbeWrite",
         "PushState",
         "RemoveAccount",
         "RemoveDevice",
+        "RenewRegistration",
         "ReplacePassword",
+        "StartRegistration",
+        "StartReset",
     }
 
 
@@ -211,6 +240,17 @@ PUSH = PushState(b"t", ACCOUNT, 1, 3, "w", "h")
             None,
             (Revoked(ACCOUNT, "device_revoked", "tablet"),),
         ),
+        (FinishReset(b"t", HASH, "s", KDF), ACCOUNT, (Revoked(ACCOUNT, "password_reset"),)),
+        (FinishReset(b"t", HASH, "s", KDF), BadResetToken(), ()),
+        (
+            LoadNotices(0, 100),
+            (Notice(1, ACCOUNT, "account_disabled"), NOTICE),
+            (
+                Revoked(ACCOUNT, "account_disabled"),
+                Revoked(ACCOUNT, "replaced", "phone", kept_token_hash=SECRET_BYTES),
+            ),
+        ),
+        (LoadNotices(0, 100), (), ()),
         (MarkSeen(b"t", 0), None, ()),
         (LoadSession(b"t"), OPENED, ()),
     ],

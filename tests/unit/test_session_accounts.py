@@ -19,6 +19,7 @@ from wsschema.limits import Limits
 from wsserver.operations import (
     CheckPassword,
     CreateAccount,
+    FindAllowed,
     FindOnline,
     FindToken,
     HashPassword,
@@ -85,9 +86,12 @@ def test_a_taken_address_is_told(world: World) -> None:
 def test_an_allowlist_lets_only_its_addresses_register() -> None:
     world = World(make_facts(allowlist=frozenset({EMAIL})))
     peer = world.connect()
-    refused = peer.call("account.register", **registration("eve@example.com"))
+    refused = peer.call("account.register", **registration("Eve@example.com"))
+    assert world.do(FindAllowed).email == "eve@example.com"
     assert peer.answer(refused)["data"]["reason"] == "not_allowed"
     assert not world.jobs, "no password is hashed for a stranger"
+    world.store.allowed.add("eve@example.com")
+    assert peer.ask("account.register", **registration("eve@example.com")) == {"verified": True}
     assert peer.ask("account.register", **registration("JOE@example.com")) == {"verified": True}
 
 

@@ -62,14 +62,8 @@ def test_info_ping_and_discovery_are_answered_to_anyone_at_once(world: World) ->
 @pytest.mark.parametrize(
     ("method", "params", "reason"),
     [
-        ("account.verify", {"token": "t"}, "bad_verification_token"),
         ("account.resendVerification", {"email": EMAIL}, "not_allowed"),
         ("account.requestReset", {"email": EMAIL}, "not_allowed"),
-        (
-            "account.reset",
-            {"token": "t", "password": PASSWORD, "clientSaltSeed": SEED, "kdf": KDF_JSON},
-            "bad_reset_token",
-        ),
     ],
 )
 def test_what_needs_mail_is_refused_where_there_is_none(

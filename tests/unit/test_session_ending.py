@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.world import EMAIL, KDF_JSON, PASSWORD, Peer, World, push_params
+from tests.unit.world import EMAIL, KDF_JSON, PASSWORD, Peer, World, make_facts, push_params
 from wsschema.errors import Unavailable
 from wsserver.effects import Answered, Close, Leave, Send
+from wsserver.gate import MESSAGES, REFUSALS_MAX, Gate
 from wsserver.operations import (
     CheckPassword,
     EndSession,
@@ -305,6 +306,21 @@ def test_a_call_without_id_is_finished_before_a_drained_session_is_closed(
     world.settle()
     assert phone.close_code == 1012
     assert world.store.accounts[EMAIL].sequence == 1
+
+
+# Cut off by the gate.
+
+
+def test_a_batch_in_which_the_gate_cuts_the_connection_off_goes_no_further() -> None:
+    world = World(make_facts(gate=Gate(enabled=True, clock=lambda: 0.0)))
+    peer = world.connect()
+    for _ in range(MESSAGES.burst + REFUSALS_MAX - 1):
+        peer.call("server.ping")
+    heard = len(peer.inbox)
+    peer.batch(("server.ping", {}), ("account.prelogin", {"email": EMAIL}))
+    assert peer.close_code == 4429
+    assert len(peer.inbox) == heard
+    assert not world.jobs
 
 
 # Loss.

@@ -64,6 +64,7 @@ from wsserver.operations import (
     Credentials,
     DeviceRecord,
     EndSession,
+    FindAllowed,
     FindOnline,
     FindToken,
     HashPassword,
@@ -178,6 +179,7 @@ class StoreModel:
 
     def __init__(self, *, history_depth: int = 10) -> None:
         self.accounts: dict[str, Account] = {}
+        self.allowed: set[str] = set()
         self.history_depth = history_depth
         self._tokens = 0
 
@@ -203,6 +205,8 @@ class StoreModel:
                 return self._credentials(self.accounts.get(email))
             case LoadAccountCredentials(account_id=account_id):
                 return self._credentials(self._find(account_id))
+            case FindAllowed(email=email):
+                return email in self.allowed
             case LoadKeyDerivation(email=email):
                 found = self.accounts.get(email)
                 return None if found is None else found.key_derivation
@@ -490,6 +494,8 @@ class Peer:
         """Every message that it was sent, from JSON."""
         self.effects: list[Effect] = []
         self.closed: tuple[int, str] | None = None
+        self.revocations: list[str] = []
+        """Why it was revoked, as the hub told it."""
         self._call_id = 0
 
     # Calls.
@@ -600,6 +606,13 @@ class Peer:
     def device(self, device: DeviceRecord) -> None:
         self.session.device = device
 
+    @property
+    def idle_since_s(self) -> float:
+        return self.session.idle_since_s
+
+    def crowd_out(self) -> None:
+        self.carry_out(self.session.crowd_out())
+
     def wallet_updated(self, update: Published) -> None:
         self.carry_out(self.session.wallet_updated(update, congested=self.congested))
 
@@ -607,6 +620,7 @@ class Peer:
         self.carry_out(self.session.device_updated(device, congested=self.congested))
 
     def revoked(self, reason: str) -> None:
+        self.revocations.append(reason)
         self.carry_out(self.session.revoked(reason))
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
