@@ -152,15 +152,17 @@ async def test_a_commit_that_fails_is_never_answered_as_a_success(
         await phone.push(1)
 
 
-async def test_a_failing_commit_of_one_operation_spares_the_rest(
-    open_store: OpenSqlite, disk: Disk
+async def test_what_a_driver_says_of_a_refused_row_is_not_logged(
+    open_store: OpenSqlite, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_store() as backend:
         phone = await (await register(backend)).log_in()
-        disk.fail_commit = IntegrityError("COMMIT", None, sqlite3.IntegrityError("late"))
+        disk.fail_commit = IntegrityError("COMMIT", None, sqlite3.IntegrityError(f"key={SECRET}"))
 
         assert isinstance((await backend.perform_all([phone.pushing(1)]))[0], InternalError)
 
+        assert "PushState failed: IntegrityError" in caplog.text
+        assert SECRET not in caplog.text
         disk.fail_commit = None
         await phone.push(1)
 
