@@ -28,10 +28,8 @@ from wsclient.reconnection import ComeBack, Outbox, Reconnection, StayAway, Unan
 from wsclient.witness import Witness
 from wsschema.codec import Answer, UnknownNotification, decode_result, parse_incoming
 from wsschema.errors import (
-    Conflict,
     InvalidRequest,
     NotAuthenticated,
-    NoWallet,
     ParseError,
     RpcError,
     ServiceUnavailable,
@@ -40,7 +38,6 @@ from wsschema.errors import (
 from wsschema.messages import (
     METHOD_OF,
     Call,
-    ChangePassword,
     Device,
     GetServerInfo,
     GetWallet,
@@ -48,9 +45,7 @@ from wsschema.messages import (
     Login,
     Logout,
     PushWallet,
-    Receipt,
     Resume,
-    SealedWallet,
     ServerClosing,
     ServerInfo,
     SessionOpened,
@@ -435,40 +430,21 @@ class Session:
                 self._reconnection.note_retry_after(message.retry_after_ms, self._clock())
 
     def _take_in_answer(self, entry: Unanswered, answer: Answer) -> None:
-        # Checked here, in the order of arrival, and not where it is awaited: later messages build
-        # on it.
-        call, known_sequence = entry.call, entry.known_sequence
-        if answer.error is not None:
-            match call, answer.error:
-                case PushWallet() | ChangePassword(), Conflict(wallet=wallet):
-                    self.witness.see_latest(wallet, known_sequence=known_sequence)
-                case GetWallet(sequence=None), NoWallet():
-                    self.witness.see_latest(None, known_sequence=known_sequence)
-                case _, (TooManyRequests() | ServiceUnavailable()) as later:
-                    self._reconnection.note_retry_after(later.retry_after_ms, self._clock())
-            self._settle(entry, answer.error)
-            return
+        # Here, in the order of arrival, and not where it is awaited: later messages build on it.
+        call = entry.call
         try:
-            result = decode_result(call, answer.result)
+            outcome = answer.error or decode_result(call, answer.result)
         except InvalidRequest as error:
-            self._settle(entry, error)
-            return
-        match call, result:
-            case PushWallet(), WalletState() | Receipt():
-                self.witness.see_pushed(result, call)
-            case ChangePassword(wallet=SealedWallet() as resealed), _:
-                self.witness.see_replaced(resealed)
-            case GetWallet(sequence=None), WalletState():
-                self.witness.see_latest(result, known_sequence=known_sequence)
-            case GetWallet(sequence=int(asked)), WalletState():
-                self.witness.see_version(result, asked_sequence=asked)
+            outcome = error
+        self.witness.see_answer(call, outcome, known_sequence=entry.known_sequence)
+        match call, outcome:
             case Login(), LoggedIn():
-                self.witness.see_opened(result)
-                self.token, self.device_id = result.token, result.device_id
+                self.token, self.device_id = outcome.token, outcome.device_id
             case Resume(), SessionOpened():
-                self.witness.see_opened(result)
-                self.token, self.device_id = call.token, result.device_id
-        self._settle(entry, result)
+                self.token, self.device_id = call.token, outcome.device_id
+            case _, TooManyRequests() | ServiceUnavailable():
+                self._reconnection.note_retry_after(outcome.retry_after_ms, self._clock())
+        self._settle(entry, outcome)
 
     def _settle(self, entry: Unanswered, outcome: Any) -> None:
         answer = self._answers.get(entry.id)

@@ -7,12 +7,21 @@ anything.
 
 from __future__ import annotations
 
+from typing import Any
+
 from wsclient import crypto
 from wsclient.errors import StateRefused
+from wsschema.errors import Conflict, NoWallet
 from wsschema.messages import (
+    Call,
+    ChangePassword,
+    Empty,
+    GetWallet,
     LoggedIn,
+    Login,
     PushWallet,
     Receipt,
+    Resume,
     SealedWallet,
     SessionOpened,
     WalletState,
@@ -59,39 +68,27 @@ class Witness:
         self.epoch, self.sequence, self.hmac = opened.epoch, opened.sequence, opened.hmac
         return renewed
 
-    def see_latest(self, state: WalletState | None, *, known_sequence: int) -> None:
-        """Takes in the latest state, as an answer gave it; None: the server says there is none.
+    def see_answer(self, call: Call[Any], outcome: Any, *, known_sequence: int) -> None:
+        """Takes in what a call was answered with, a result or an error.
 
         ``known_sequence`` is what was known when the call was sent. The answer may be behind what
         came since, but never behind that.
         """
-        sequence = 0 if state is None else state.sequence
-        self._check_not_before(sequence, known_sequence)
-        if state is not None:
-            self._check_hmac(state)
-            self._advance(state.sequence, state.hmac)
-
-    def see_version(self, state: WalletState, *, asked_sequence: int) -> None:
-        """Takes in a version that was asked for by its sequence."""
-        if state.sequence != asked_sequence:
-            text = f"sequence {asked_sequence} was asked for"
-            raise StateRefused("mismatched", state.sequence, text)
-        self._check_hmac(state)
-        self._advance(state.sequence, state.hmac)
-
-    def see_pushed(self, answer: WalletState | Receipt, push: PushWallet) -> None:
-        """Takes in the answer to a push of this device's own."""
-        same = (answer.sequence, answer.hmac) == (push.sequence, push.hmac)
-        if isinstance(answer, WalletState):
-            same = same and answer.encrypted_wallet == push.encrypted_wallet
-        if not same:
-            text = f"sequence {push.sequence} was pushed, and the answer names another state"
-            raise StateRefused("mismatched", answer.sequence, text)
-        self._advance(push.sequence, push.hmac)
-
-    def see_replaced(self, wallet: SealedWallet) -> None:
-        """Takes in that a password change brought this wallet along."""
-        self._advance(wallet.sequence, wallet.hmac)
+        match call, outcome:
+            case PushWallet() | ChangePassword(), Conflict(wallet=wallet):
+                self._see_latest(wallet, known_sequence)
+            case PushWallet(), WalletState() | Receipt():
+                self._see_pushed(outcome, call)
+            case ChangePassword(wallet=SealedWallet() as resealed), Empty():
+                self._advance(resealed.sequence, resealed.hmac)
+            case GetWallet(sequence=None), NoWallet():
+                self._see_latest(None, known_sequence)
+            case GetWallet(sequence=None), WalletState():
+                self._see_latest(outcome, known_sequence)
+            case GetWallet(sequence=int(asked)), WalletState():
+                self._see_version(outcome, asked)
+            case Login() | Resume(), LoggedIn() | SessionOpened():
+                self.see_opened(outcome)
 
     def see_updated(self, updated: WalletUpdated) -> bool:
         """Takes in a notification; False when it tells nothing new."""
@@ -101,6 +98,29 @@ class Witness:
                 raise StateRefused("mismatched", wallet.sequence, "the notification names another")
             self._check_hmac(wallet)
         return self._advance(updated.sequence, updated.hmac)
+
+    def _see_latest(self, state: WalletState | None, known_sequence: int) -> None:
+        sequence = 0 if state is None else state.sequence
+        self._check_not_before(sequence, known_sequence)
+        if state is not None:
+            self._check_hmac(state)
+            self._advance(state.sequence, state.hmac)
+
+    def _see_version(self, state: WalletState, asked_sequence: int) -> None:
+        if state.sequence != asked_sequence:
+            text = f"sequence {asked_sequence} was asked for"
+            raise StateRefused("mismatched", state.sequence, text)
+        self._check_hmac(state)
+        self._advance(state.sequence, state.hmac)
+
+    def _see_pushed(self, answer: WalletState | Receipt, push: PushWallet) -> None:
+        same = (answer.sequence, answer.hmac) == (push.sequence, push.hmac)
+        if isinstance(answer, WalletState):
+            same = same and answer.encrypted_wallet == push.encrypted_wallet
+        if not same:
+            text = f"sequence {push.sequence} was pushed, and the answer names another state"
+            raise StateRefused("mismatched", answer.sequence, text)
+        self._advance(push.sequence, push.hmac)
 
     def _advance(self, sequence: int, hmac: str) -> bool:
         self._check_unchanged(sequence, hmac)

@@ -12,5 +12,5 @@ from tools.local_server import run_server
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """The address of a server that is shared; each test has its own account on it."""
-    with run_server() as url:
+    with run_server(rate_limits="off") as url:
         yield url

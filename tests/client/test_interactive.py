@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.client.fake_server import NOW, PATIENCE_S, FakeServer, Peer
-from wsclient import crypto
+from wsclient import crypto, interactive
 from wsclient.errors import (
     AccountExists,
     BadCredentials,
@@ -410,6 +410,15 @@ def test_every_method_that_one_may_call_has_its_help() -> None:
     for name, member in vars(Client).items():
         if not name.startswith("_") and callable(member):
             assert member.__doc__, name
+
+
+def test_what_is_heard_at_a_prompt_is_printed_above_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    interactive._print_aside("Heard: something")
+    assert capsys.readouterr().out == "\r\x1b[KHeard: something\n>>> "
 
 
 # Against a scripted server.

@@ -430,6 +430,19 @@ async def test_an_announced_restore_is_told_and_older_news_dropped(server: FakeS
         assert await next_event(session) == make_update(make_state(2), bring_wallet=True)
 
 
+async def test_a_reset_that_left_no_wallet_leaves_no_news_of_one(server: FakeServer) -> None:
+    async with logged_in(server, make_state(4)) as (session, peer):
+        await peer.notify(make_update(make_state(5)))
+        await peer.close(1012)
+        again = await server.accept()
+        await again.let_resume(epoch="e2")
+        async with started(session.call(Ping())):
+            request, _ = await again.expect(Ping)
+            await again.answer(request, Empty())
+        assert await next_event(session) == Online("e2")
+        assert len(session._events) == 0
+
+
 async def test_it_waits_as_long_as_the_server_said(server: FakeServer) -> None:
     sleeps = Sleeps()
     async with logged_in(server, sleep=sleeps, clock=lambda: 100.0) as (_, peer):

@@ -9,7 +9,13 @@ import pytest
 from wsclient.crypto import compute_hmac
 from wsclient.errors import StateRefused
 from wsclient.witness import Witness
+from wsschema.errors import Conflict, NoSuchVersion, NoWallet, Unavailable
 from wsschema.messages import (
+    ChangePassword,
+    Empty,
+    GetWallet,
+    Kdf,
+    Ping,
     PushWallet,
     Receipt,
     SealedWallet,
@@ -56,6 +62,7 @@ def known(witness: Witness) -> tuple[str | None, int, str | None]:
 
 
 FIFTH = state(5)
+CHANGE = ChangePassword("old", "new", "a" * 64, Kdf.scrypt(2**14), SealedWallet(6, "-", "hmac"))
 
 
 def test_first_contact_believes_what_is_there() -> None:
@@ -68,7 +75,7 @@ def test_first_contact_believes_what_is_there() -> None:
 def test_the_same_state_or_a_newer_one_is_let_in(latest: WalletState) -> None:
     witness = make_witness(FIFTH)
     assert witness.see_opened(opened("e1", latest, bring_wallet=True)) is False
-    witness.see_latest(latest, known_sequence=5)
+    witness.see_answer(GetWallet(), latest, known_sequence=5)
     assert known(witness) == ("e1", latest.sequence, latest.hmac)
 
 
@@ -87,7 +94,7 @@ def show(witness: Witness, shown: SessionOpened | WalletUpdated | WalletState) -
         case WalletUpdated():
             witness.see_updated(shown)
         case WalletState():
-            witness.see_latest(shown, known_sequence=5)
+            witness.see_answer(GetWallet(), shown, known_sequence=5)
 
 
 def refusals() -> list[tuple[str, str, SessionOpened | WalletUpdated | WalletState]]:
@@ -136,13 +143,30 @@ def test_a_wallet_that_is_not_the_one_named_beside_it_is_refused() -> None:
 
 def test_no_wallet_is_refused_where_there_was_one() -> None:
     with pytest.raises(StateRefused, match="sequence 5 was there already"):
-        make_witness(FIFTH).see_latest(None, known_sequence=5)
-    make_witness().see_latest(None, known_sequence=0)
+        make_witness(FIFTH).see_answer(GetWallet(), NoWallet(), known_sequence=5)
+    make_witness().see_answer(GetWallet(), NoWallet(), known_sequence=0)
+
+
+@pytest.mark.parametrize("call", [push(6, "mine"), CHANGE])
+def test_the_latest_state_in_a_conflict_is_checked_too(call: PushWallet | ChangePassword) -> None:
+    witness = make_witness(FIFTH)
+    witness.see_answer(call, Conflict(wallet=state(7)), known_sequence=5)
+    assert witness.sequence == 7
+    with pytest.raises(StateRefused):
+        witness.see_answer(call, Conflict(wallet=None), known_sequence=5)
+
+
+def test_errors_and_results_that_show_no_state_change_nothing() -> None:
+    witness = make_witness(FIFTH)
+    witness.see_answer(push(6), Unavailable(), known_sequence=5)
+    witness.see_answer(GetWallet(2), NoSuchVersion(), known_sequence=5)
+    witness.see_answer(Ping(), Empty(), known_sequence=5)
+    assert known(witness) == ("e1", 5, FIFTH.hmac)
 
 
 def test_an_answer_may_be_behind_what_came_since_it_was_asked_for() -> None:
     witness = make_witness(FIFTH)
-    witness.see_latest(state(4), known_sequence=3)
+    witness.see_answer(GetWallet(), state(4), known_sequence=3)
     assert witness.sequence == 5
 
 
@@ -156,12 +180,12 @@ def test_a_notification_is_news_once_and_late_ones_are_none() -> None:
 
 def test_a_version_is_the_one_asked_for() -> None:
     witness = make_witness(FIFTH)
-    witness.see_version(state(3), asked_sequence=3)
+    witness.see_answer(GetWallet(3), state(3), known_sequence=5)
     assert witness.sequence == 5
     with pytest.raises(StateRefused, match="sequence 3 was asked for"):
-        witness.see_version(state(4), asked_sequence=3)
+        witness.see_answer(GetWallet(3), state(4), known_sequence=5)
     with pytest.raises(StateRefused) as refused:
-        witness.see_version(state(3, hmac="00"), asked_sequence=3)
+        witness.see_answer(GetWallet(3), state(3, hmac="00"), known_sequence=5)
     assert refused.value.reason == "bad_hmac"
 
 
@@ -174,7 +198,7 @@ def test_a_version_is_the_one_asked_for() -> None:
 )
 def test_the_answer_to_a_push_is_what_was_pushed(answer: WalletState | Receipt) -> None:
     witness = make_witness(FIFTH)
-    witness.see_pushed(answer, push(6, "mine"))
+    witness.see_answer(push(6, "mine"), answer, known_sequence=5)
     assert known(witness) == ("e1", 6, answer.hmac)
 
 
@@ -190,7 +214,7 @@ def test_the_answer_to_a_push_is_what_was_pushed(answer: WalletState | Receipt) 
 def test_another_answer_to_a_push_is_refused(answer: WalletState | Receipt) -> None:
     witness = make_witness(FIFTH)
     with pytest.raises(StateRefused) as refused:
-        witness.see_pushed(answer, push(6, "mine"))
+        witness.see_answer(push(6, "mine"), answer, known_sequence=5)
     assert refused.value.reason == "mismatched"
     assert witness.sequence == 5
 
@@ -198,24 +222,24 @@ def test_another_answer_to_a_push_is_refused(answer: WalletState | Receipt) -> N
 def test_a_push_that_landed_where_another_did_is_refused() -> None:
     witness = make_witness(state(6, "theirs"))
     with pytest.raises(StateRefused) as refused:
-        witness.see_pushed(state(6, "mine"), push(6, "mine"))
+        witness.see_answer(push(6, "mine"), state(6, "mine"), known_sequence=5)
     assert refused.value.reason == "changed"
 
 
 def test_a_push_overtaken_by_a_notification_leaves_the_newer_sequence() -> None:
     witness = make_witness(state(7))
-    witness.see_pushed(state(6, "mine"), push(6, "mine"))
+    witness.see_answer(push(6, "mine"), state(6, "mine"), known_sequence=5)
     assert witness.sequence == 7
 
 
 def test_a_password_change_counts_as_the_push_that_it_brought() -> None:
     witness = make_witness(FIFTH)
-    witness.see_replaced(SealedWallet(6, "-", "hmac under the new key"))
-    assert known(witness) == ("e1", 6, "hmac under the new key")
+    witness.see_answer(CHANGE, Empty(), known_sequence=5)
+    assert known(witness) == ("e1", 6, "hmac")
 
 
 def test_the_refusal_of_a_state_names_no_wallet_and_no_hmac() -> None:
     with pytest.raises(StateRefused) as refused:
-        make_witness(FIFTH).see_latest(state(5, "coins"), known_sequence=5)
+        make_witness(FIFTH).see_answer(GetWallet(), state(5, "coins"), known_sequence=5)
     assert "coins" not in str(refused.value)
     assert FIFTH.hmac not in f"{refused.value} {make_witness(FIFTH)!r}"
