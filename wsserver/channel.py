@@ -175,6 +175,8 @@ class Channel:
                     engine.metrics.count_notification("wallet.updated")
                 case Send():
                     connection.send(effect.payload)
+                    if effect.notification is not None:
+                        engine.metrics.count_notification(effect.notification)
                 case Join():
                     engine.hub.join(effect.account_id, self)
                 case Leave():

@@ -199,12 +199,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file that ``WSSERVER_CONFIG`` names."""
-        path = os.environ.get(f"{PREFIX}CONFIG")
-        sources = [init_settings, env_settings]
-        if path:
-            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
-        return tuple(sources)
+        """Flags, then the environment, then the file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
 def load_settings(flags: dict[str, Any]) -> Settings:
@@ -214,12 +210,14 @@ def load_settings(flags: dict[str, Any]) -> Settings:
     """
     flags = {name: value for name, value in flags.items() if value is not None}
     path = flags.pop("config", None) or os.environ.get(f"{PREFIX}CONFIG")
-    if path:
-        os.environ[f"{PREFIX}CONFIG"] = path
     if path and not Path(path).is_file():
         raise ConfigurationError(f"the configuration file {path} does not exist")
+
+    class SettingsWithFile(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
     try:
-        return Settings(**flags)
+        return SettingsWithFile(**flags)
     except ValidationError as error:
         lines = []
         for item in error.errors(include_url=False, include_context=False, include_input=False):

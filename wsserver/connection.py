@@ -19,6 +19,7 @@ from websockets.protocol import Protocol as Core
 from websockets.protocol import Side, State
 
 from wsschema.close_codes import CloseCode
+from wsserver.failures import report_failure
 from wsserver.handshake import core_log
 from wsserver.peer import CLOSING, ENDING, NEVER, OPEN, Peer
 
@@ -347,7 +348,7 @@ class Connection(Peer):
         self._resume()
 
     def _fail(self, error: Exception) -> None:
-        log.error("application failed; its connection is closed", exc_info=error)
+        report_failure("an application failed, and its connection is closed", error)
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _is_blocked(self) -> bool:

@@ -35,9 +35,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this message."""
+    """Send this message; ``notification`` is its method, where it is one."""
 
     payload: bytes = field(repr=False)
+    notification: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

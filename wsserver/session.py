@@ -39,6 +39,7 @@ from wsschema.errors import (
     Unavailable,
 )
 from wsschema.messages import (
+    NOTIFICATION_NAMES,
     Call,
     Device,
     Login,
@@ -202,7 +203,7 @@ class Session:
         if isinstance(message, Batch):
             batch = _BatchAnswer(len(message.items))
             for item in message.items:
-                if self._phase is not _Phase.CLOSED:  # by the gate
+                if self._refusals < REFUSALS_MAX:  # else the gate has closed it
                     self._start(item, batch)
         else:
             self._start(message, None)
@@ -236,7 +237,7 @@ class Session:
             return []
         # What waits already goes first, or it would come after what is newer.
         if self._may_notify() and not congested and self._device_slots is None:
-            self._emit(Send(encode_notification(device)))
+            self._tell(device)
         else:
             self._device_slots = {**(self._device_slots or {}), device.device_id: device}
         return self._take_effects()
@@ -260,7 +261,7 @@ class Session:
             return []
         self._draining_ms = retry_after_ms
         if self._phase is _Phase.LIVE:
-            self._emit(Send(encode_notification(ServerClosing(retry_after_ms))))
+            self._tell(ServerClosing(retry_after_ms))
         self._close_if_drained()
         return self._take_effects()
 
@@ -452,7 +453,7 @@ class Session:
             return
         self._flush_slots(with_wallet=self._deliver_state)
         if self._draining_ms is not None:
-            self._emit(Send(encode_notification(ServerClosing(self._draining_ms))))
+            self._tell(ServerClosing(self._draining_ms))
 
     # Notifications.
 
@@ -479,13 +480,13 @@ class Session:
         devices, self._device_slots = self._device_slots, None
         if devices is not None:
             for device in devices.values():
-                self._emit(Send(encode_notification(device)))
+                self._tell(device)
 
     # The end.
 
     def _end_if_revoked(self) -> None:
         if self._revoked is not None and self._phase is _Phase.LIVE and not self._endings:
-            self._emit(Send(encode_notification(SessionRevoked(self._revoked))))
+            self._tell(SessionRevoked(self._revoked))
             self._emit(Close(CloseCode.SESSION_REVOKED, self._revoked))
             self._end()
 
@@ -504,6 +505,9 @@ class Session:
             self.account_id = 0
         self._phase = _Phase.CLOSED
         self._pending = self._opened = self._wallet_slot = self._device_slots = None
+
+    def _tell(self, message: Device | ServerClosing | SessionRevoked) -> None:
+        self._emit(Send(encode_notification(message), NOTIFICATION_NAMES[type(message)]))
 
     def _emit(self, effect: Effect) -> None:
         if self._effects is None:

@@ -274,6 +274,18 @@ async def test_closing_finishes_what_waits(open_store: OpenSqlite) -> None:
         assert all(answer.fresh for answer in answers[1:])
 
 
+async def test_closing_takes_no_longer_than_it_may(
+    open_store: OpenSqlite, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_store() as backend:
+        phone = await (await register(backend)).log_in()
+        async with backend.held():
+            backend.submit_all([phone.pushing(1)])
+            async with asyncio.timeout(PATIENCE_S):
+                await backend.store.close(timeout_s=0.05)
+    assert "writing lane: not done within 0.05 s" in caplog.text
+
+
 async def test_a_closed_store_leaves_one_file(open_store: OpenSqlite) -> None:
     async with open_store() as backend:
         phone = await (await register(backend)).log_in()
@@ -358,7 +370,7 @@ def test_a_connection_that_can_not_be_closed_is_replaced(
     for _ in range(2):
         lane.submit(ProbeWrite(), lambda answer: None)
     lane.start()
-    lane.close()
+    assert lane.close(timeout_s=10)
 
     assert [answer for _, answer in answered] == [2, 2]
     assert all(isinstance(waiting, Waiting) for waiting, _ in answered)

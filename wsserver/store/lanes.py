@@ -117,13 +117,15 @@ class Lane:
                 self._bytes += size_bytes
         self._queue.put(Waiting(operation, size_bytes, self._clock(), done))
 
-    def close(self) -> None:
+    def close(self, timeout_s: float) -> bool:
         """Finish what waits, then end the thread and its connection. Blocks until it is done.
 
-        The caller submits nothing from here on: it would never be answered.
+        Gives False when ``timeout_s`` was too short: then the thread ends with the process. The
+        caller submits nothing from here on: it would never be answered.
         """
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     # On the lane's thread.
 

@@ -399,7 +399,7 @@ class MemoryStore:
         """Nothing waits for longer than a turn of the loop."""
         return {}
 
-    async def close(self) -> None:
+    async def close(self, timeout_s: float = 60.0) -> None:
         """Finish what waits."""
         self._closed = True
         await asyncio.sleep(0)

@@ -208,11 +208,17 @@ class SqlStore:
         """How many operations wait, by lane."""
         return {lane.name: lane.waiting for lane in self._lanes}
 
-    async def close(self) -> None:
-        """Finish what waits; then end the lanes and their connections."""
+    async def close(self, timeout_s: float = 60.0) -> None:
+        """Finish what waits; then end the lanes and their connections.
+
+        What is not done within ``timeout_s`` (another process locks the database) is not answered.
+        """
         self._writing = None
+        ends_at_s = time.monotonic() + timeout_s
         for lane in self._lanes:
-            await asyncio.to_thread(lane.close)
+            left_s = max(0.0, ends_at_s - time.monotonic())
+            if not await asyncio.to_thread(lane.close, left_s):
+                logger.warning("%s: not done within %g s; left to itself", lane.name, timeout_s)
         self._lanes = []
         if self._guard is not None:
             self._guard.release()
