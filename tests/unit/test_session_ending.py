@@ -323,6 +323,16 @@ def test_a_batch_in_which_the_gate_cuts_the_connection_off_goes_no_further() -> 
     assert not world.jobs
 
 
+def test_who_spoke_last_is_idle_for_the_shortest_time() -> None:
+    seconds = [10.0]
+    world = World(make_facts(gate=Gate(enabled=True, clock=lambda: seconds[0])))
+    first, second = world.connect(), world.connect()
+    first.call("server.ping")
+    seconds[0] += 1
+    second.call("server.ping")
+    assert 10 <= first.idle_since_s < 11 <= second.idle_since_s < 12
+
+
 # Loss.
 
 

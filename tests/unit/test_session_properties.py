@@ -46,6 +46,8 @@ class Witness:
         self.opened = False
         self.over = False
         self.online: dict[str, bool] = {}
+        self.is_slow = False
+        """Whether it is yet to be told that it caught up."""
         self._read = 0
         self._was_revoked = False
 
@@ -61,6 +63,10 @@ class Witness:
                 del message["id"]
             messages.append(message)
         self.peer.send(messages if len(messages) > 1 else messages[0])
+
+    def catch_up(self) -> None:
+        self.is_slow = False
+        self.peer.caught_up()
 
     def check(self) -> None:
         """What came since the last time."""
@@ -167,10 +173,11 @@ class Sessions(RuleBasedStateMachine):
         peer=peer_indexes, change=st.sampled_from(["congested", "read, not told yet", "caught up"])
     )
     def read_slowly_or_not(self, peer: int, change: str) -> None:
-        connection = self.pick(peer).peer
-        connection.congested = change == "congested"
+        witness = self.pick(peer)
+        witness.peer.congested = change == "congested"
+        witness.is_slow = witness.is_slow or change == "congested"
         if change == "caught up":
-            connection.caught_up()
+            witness.catch_up()
 
     # Calls.
 
@@ -323,8 +330,8 @@ class Sessions(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.settle()
         for witness in self.witnesses:
-            if witness.peer.closed is None:
-                witness.peer.caught_up()
+            if witness.is_slow and witness.peer.closed is None:
+                witness.catch_up()
         online = self.world.hub.find_online(self.account.account_id)
         for witness in self.witnesses:
             witness.check()
