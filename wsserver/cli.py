@@ -15,6 +15,7 @@ from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import Server, describe_url
 from wsserver.store.schema import SchemaTooNew
 from wsserver.store.sql import StoreError, open_database, parse_url
+from wsserver.tls import CertificateError
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,15 @@ def serve(**flags: Any) -> None:
     settings = load_or_exit(flags)
     _warn_of_open(settings)
     server = Server(settings)
+    scheme = "ws" if settings.tls_cert is None else "wss"
 
     def tell_started() -> None:
-        logger.info("listening on %s", describe_url(settings.host, server.port))
+        logger.info("listening on %s", describe_url(settings.host, server.port, scheme=scheme))
         if server.admin_port:
-            admin = describe_url(settings.admin_host, server.admin_port)
-            logger.info("health and figures on http%s", admin[2:].replace("/v1", "/readyz"))
+            admin = describe_url(
+                settings.admin_host, server.admin_port, scheme="http", path="/readyz"
+            )
+            logger.info("health and figures on %s", admin)
         logger.info(
             "registration: %s; database: %s",
             settings.verification,
@@ -61,10 +65,12 @@ def serve(**flags: Any) -> None:
 
     try:
         _run(server.run(tell_started))
+    except CertificateError as error:
+        fail(f"can't serve TLS: {error}")
     except (StoreError, SchemaTooNew) as error:
         fail(str(error))
     except OSError as error:
-        where = describe_url(settings.host, settings.port)
+        where = describe_url(settings.host, settings.port, scheme=scheme)
         fail(
             f"can't listen on {where} (admin port {settings.admin_port}): {error.strerror or error}"
         )

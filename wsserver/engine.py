@@ -118,6 +118,7 @@ class Engine:
         """The channel's session is live."""
         self.metrics.sessions.inc()
         self._stop_counting(channel)
+        self.facts.gate.note_login(channel.address)
         self.hub.announce(opened.account_id, channel)
         self._make_room(opened.account_id)
         now_ms = _now_ms()

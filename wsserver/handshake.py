@@ -45,7 +45,10 @@ class Handshake:
 
     def accept(self) -> Response:
         """The upgrade to WebSocket (101), or the response that says why not."""
-        return self._protocol.accept(self.request)
+        if self.request.method == "HEAD":
+            return _upgrade_required()
+        response = self._protocol.accept(self.request)
+        return _upgrade_required() if response.status_code == 426 else response
 
 
 def read_request(head: bytes) -> Handshake | Response:
@@ -101,9 +104,17 @@ _OTHER_METHODS: Final = frozenset(
     {b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT"}
 )
 
+_UPGRADE: Final = {"Upgrade": "websocket"}
+
 
 def _method_not_allowed() -> Response:
     return build_response(405, "Only GET and HEAD.\n", headers={"Allow": "GET, HEAD"})
+
+
+def _upgrade_required() -> Response:
+    return build_response(
+        426, "A WebSocket is served here: the request lacks its Upgrade.\n", headers=_UPGRADE
+    )
 
 
 class _ServerProtocol(ServerProtocol):

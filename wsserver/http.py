@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import parse_qs
 
 import orjson
@@ -14,21 +14,31 @@ from wsserver.transport import Request, Response, build_response
 
 
 class PublicPages:
-    """``/v1`` goes on to the WebSocket; where mails are sent, their links lead to two pages."""
+    """``/v1`` goes on to the WebSocket; where mails are sent, their links lead to two pages.
 
-    def __init__(self, *, sends_mail: bool) -> None:
+    ``allowed_origins``: of the pages that may open the WebSocket; None lets all of them.
+    """
+
+    def __init__(self, *, sends_mail: bool, allowed_origins: Collection[str] | None = None) -> None:
+        self._allowed_origins = allowed_origins
         self._pages = {"/verify": verify_page, "/reset": reset_page} if sends_mail else {}
 
     def answer(self, request: Request) -> Response | None:
         """The page of that path; None for the WebSocket's."""
         path, _, query = request.path.partition("?")
         if path == PATH:
-            return None
+            return None if self._may_open(request) else _forbidden()
         make_page = self._pages.get(path)
         if make_page is None:
             return build_response(404, "Not found.\n")
         page = make_page(parse_qs(query).get("token", [None])[0])
         return build_response(page.status, page.body, headers=page.headers)
+
+    def _may_open(self, request: Request) -> bool:
+        # Every browser says which page asks, and no page can change it; apps say nothing.
+        return self._allowed_origins is None or all(
+            origin in self._allowed_origins for origin in request.headers.get_all("Origin")
+        )
 
 
 class AdminPages:
@@ -57,6 +67,10 @@ class AdminPages:
         if reason is None:
             return _json(200, {"status": "ready"})
         return _json(503, {"status": "unavailable", "reason": reason})
+
+
+def _forbidden() -> Response:
+    return build_response(403, "Pages of this origin may not connect (allowed_origins).\n")
 
 
 def _path(request: Request) -> str:

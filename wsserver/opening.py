@@ -23,27 +23,31 @@ if TYPE_CHECKING:
 class Opening(Peer):
     """One peer up to the upgrade; then a `Connection` takes its transport over."""
 
-    __slots__ = ("_asked", "_received")
+    __slots__ = ("_asked", "_received", "opened_at_s")
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener)
         self._received = bytearray()
         """The request's head as far as it has come; once it was read, what came after it."""
         self._asked = False
+        self.opened_at_s = listener.clock()
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Takes the accepted connection."""
+        """Takes the accepted connection, or drops it where there are too many."""
         self._transport = cast(asyncio.Transport, transport)  # a stream: TCP or TLS over it
         peer = transport.get_extra_info("peername")
         self.remote_address = peer[0] if peer else ""
+        # Before HTTP, which costs several times what this does; over TLS it was before that.
+        if not self._listener.holds(self) and not self._listener.attach(self):
+            self._transport.abort()
+            return
         limits = self._listener.limits
         # Both marks: uvloop's own low-water mark is 16 bytes.
         self._transport.set_write_buffer_limits(
             limits.write_buffer_bytes_max, limits.write_buffer_bytes_max // 4
         )
-        self._listener.attach(self)
         self._set_deadline(limits.opening_timeout_s)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +90,7 @@ class Opening(Peer):
             if isinstance(handshake, Response):
                 self._refuse(handshake)
             else:
+                self.remote_address = self._listener.find_client(self, handshake)
                 self._ask(handshake)
 
     def _ask(self, handshake: Handshake) -> None:

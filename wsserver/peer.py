@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 NEVER: Final = math.inf
 
+OPENINGS_MAX: Final = 2_000
+"""At 1,000 newcomers a second, half a second each, 500 are under way."""
+
 OPEN, CLOSING, ENDING = range(3)
 """The phases, of which there is no way back: in use; our close frame is out, the peer's is awaited;
 nothing is left to say."""
@@ -24,7 +27,11 @@ class TransportLimits:
     `message_bytes_max`: largest message of an authenticated connection (`limits.messageBytes`).
     `anonymous_message_bytes_max`: largest before that; what a stranger makes the server buffer.
     `connections_max`: open WebSocket connections; one more is answered 503. Bounds memory.
-    `opening_timeout_s`: from the first byte to the end of the request; a slow loris ends here.
+    `openings_max`: connections that have not finished their request; they are descriptors beyond
+        `connections_max`.
+    `opening_grace_s`: how long a newcomer's request may take, whoever else waits to come in.
+    `opening_timeout_s`: for the TLS handshake, and again from there to the end of the request; a
+        slow loris ends here.
     `authentication_timeout_s`: from the upgrade to the login (protocol, Transport).
     `ping_interval_s`: proxies cut a silent connection at 60 s (protocol, Transport).
     `pong_timeout_s`: how long a pinged peer may stay silent (protocol, Transport).
@@ -40,6 +47,8 @@ class TransportLimits:
     message_bytes_max: int
     anonymous_message_bytes_max: int = 16 * 1024
     connections_max: int = 10_000
+    openings_max: int = OPENINGS_MAX
+    opening_grace_s: float = 2.0
     opening_timeout_s: float = 10.0
     authentication_timeout_s: float = 30.0
     ping_interval_s: float = 25.0

@@ -17,7 +17,7 @@ def find_client(peer: str, forwarded_for: Iterable[str], trusted: Sequence[Netwo
     """
     client = peer
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
-    while hops and _is_trusted(client, trusted):
+    while hops and is_trusted(client, trusted):
         hop = hops.pop()
         try:
             client = str(ipaddress.ip_address(hop))
@@ -26,7 +26,8 @@ def find_client(peer: str, forwarded_for: Iterable[str], trusted: Sequence[Netwo
     return client
 
 
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+def is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+    """Whether the address is one of the trusted proxies'."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from wsschema.errors import RpcError
 from wsschema.limits import (
@@ -30,9 +32,11 @@ from wsserver.http import AdminPages, PublicPages
 from wsserver.metrics import Metrics
 from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
+from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
+from wsserver.tls import Certificate, CertificateError
 from wsserver.transport import Listener, TransportLimits
 
 logger = logging.getLogger(__name__)
@@ -40,6 +44,8 @@ logger = logging.getLogger(__name__)
 NAME: Final = "wallet-sync"
 DESCRIPTORS_RESERVED: Final = 64
 """Descriptors kept for the database, the admin port and the log."""
+ADMIN_CONNECTIONS_MAX: Final = 32
+"""Requests to the admin port at a time: half of what is reserved."""
 PROBE_TIMEOUT_S: Final = 2.0
 RECONNECTS_PER_S: Final = 1000
 """How fast a restarted server wants its clients back: what ``retryAfterMs`` is spread over."""
@@ -57,16 +63,20 @@ class Server:
         self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
         self._post: PostOffice | None = None
+        self._certificate: Certificate | None = None
         self.port = 0
         self.admin_port = 0
 
     async def start(self) -> None:
         """Open the database, then the ports.
 
-        Raises StoreError and OSError with what stands in the way.
+        Raises CertificateError, StoreError and OSError with what stands in the way.
         """
         settings = self._settings
         limits = make_limits(settings)
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._certificate = Certificate(settings.tls_cert, settings.tls_key)
+        transport_limits = make_transport_limits(settings, limits)
         self._metrics = Metrics(queues=self._count_waiting, connections=self._count_connections)
         self._store = SqlStore(
             settings.database_url,
@@ -85,7 +95,11 @@ class Server:
             limits=limits,
             allowlist=settings.allowlist,
             decoy_key=installed.decoy_key,
-            gate=Gate(enabled=settings.rate_limits == "on", clock=time.monotonic),
+            gate=Gate(
+                enabled=settings.rate_limits == "on",
+                clock=time.monotonic,
+                connections_max=transport_limits.connections_max,
+            ),
         )
         if facts.sends_mail:
             self._post = PostOffice(settings, self._metrics)
@@ -96,23 +110,24 @@ class Server:
             send_letter=self._send_letter,
             metrics=self._metrics,
         )
-        transport_limits = TransportLimits(
-            message_bytes_max=limits.message_bytes,
-            anonymous_message_bytes_max=limits.anonymous_message_bytes,
-            connections_max=settings.connections_max or find_connections_max(),
-            authentication_timeout_s=settings.auth_timeout_s,
-            ping_interval_s=settings.ping_interval_s,
-            pong_timeout_s=settings.pong_timeout_s,
+        pages = PublicPages(
+            sends_mail=facts.sends_mail, allowed_origins=find_allowed_origins(settings)
         )
         self._public = Listener(
             limits=transport_limits,
             application=self._engine.mount,
-            respond=PublicPages(sends_mail=facts.sends_mail).answer,
+            respond=pages.answer,
+            admit_peer=facts.gate.may_connect,
+            trusted_proxies=settings.trusted_proxies,
         )
         try:
             if settings.admin_port:
                 await self._start_admin(transport_limits)
-            self.port = await self._public.start(settings.host, settings.port)
+            self.port = await self._public.start(
+                settings.host,
+                settings.port,
+                ssl=None if self._certificate is None else self._certificate.context,
+            )
         except BaseException:
             await self.stop()
             raise
@@ -122,7 +137,10 @@ class Server:
         )
 
     async def run(self, on_started: Callable[[], None]) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once."""
+        """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
+
+        With TLS, SIGHUP has the certificate read anew.
+        """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
 
@@ -138,6 +156,8 @@ class Server:
         # would not even be ended by a signal that nobody takes.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, take_signal)
+        if self._settings.tls_cert is not None and hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
         logger.info("%s %s starts", NAME, version(NAME))
         await self.start()
         if not stop.is_set():
@@ -146,6 +166,19 @@ class Server:
         logger.info("draining: %d connections", self._count_connections())
         await self.stop()
         logger.info("stopped")
+
+    def reload_certificate(self) -> None:
+        """Use the renewed certificate for new connections; if it can't be, log why and go on."""
+        if self._certificate is None:
+            return  # Not yet: the start reads it.
+        try:
+            self._certificate.reload()
+        except CertificateError as error:
+            logger.error("the certificate stays the old one, for the new can't be used: %s", error)
+        else:
+            logger.info(
+                "new connections get the certificate that is in %s", self._certificate.chain
+            )
 
     async def stop(self) -> None:
         """Refuse newcomers, answer what is in flight, send clients away (1012), close the store.
@@ -169,13 +202,17 @@ class Server:
         self._passwords.close()
         if self._post is not None:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
-        await self._store.close()
+        await self._store.close(max(0.1, ends_at_s - loop.time()))
 
     # Parts of it.
 
     async def _start_admin(self, limits: TransportLimits) -> None:
         pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
-        self._admin = Listener(limits=limits, application=None, respond=pages.answer)
+        self._admin = Listener(
+            limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
+            application=None,
+            respond=pages.answer,
+        )
         self.admin_port = await self._admin.start(
             self._settings.admin_host, self._settings.admin_port
         )
@@ -233,6 +270,39 @@ def make_limits(settings: Settings) -> Limits:
     )
 
 
+def make_transport_limits(settings: Settings, limits: Limits) -> TransportLimits:
+    """The limits of a connection. What descriptors there are is shared out here."""
+    room = find_connections_max()
+    openings_max = min(OPENINGS_MAX, room // 4)
+    return TransportLimits(
+        message_bytes_max=limits.message_bytes,
+        anonymous_message_bytes_max=limits.anonymous_message_bytes,
+        connections_max=settings.connections_max or room - openings_max,
+        openings_max=openings_max,
+        authentication_timeout_s=settings.auth_timeout_s,
+        ping_interval_s=settings.ping_interval_s,
+        pong_timeout_s=settings.pong_timeout_s,
+    )
+
+
+def find_allowed_origins(settings: Settings) -> frozenset[str] | None:
+    """Origins of the pages that may connect, our own included; None lets all of them."""
+    if not settings.allowed_origins:
+        return None
+    own = () if settings.public_url is None else (find_origin(settings.public_url),)
+    return frozenset((*settings.allowed_origins, *own))
+
+
+def find_origin(url: str) -> str:
+    """The origin of a URL's page, as browsers write it (RFC 6454, section 6.2)."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    usual_port = {"http": 80, "https": 443}[parts.scheme]
+    port = "" if parts.port in (None, usual_port) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
 def make_info(settings: Settings, limits: Limits) -> ServerInfo:
     """The answer to ``server.info``."""
     return ServerInfo(
@@ -267,7 +337,8 @@ def find_connections_max() -> int:
     return max(16, soft - DESCRIPTORS_RESERVED)
 
 
-def describe_url(host: str, port: int) -> str:
+def describe_url(host: str, port: int, *, scheme: str = "ws", path: str = PATH) -> str:
     """The URL that clients of this machine use."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"ws://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}{PATH}"
+    shown = f"[{shown}]" if ":" in shown and "[" not in shown else shown
+    return f"{scheme}://{shown}:{port}{path}"

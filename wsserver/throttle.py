@@ -43,6 +43,11 @@ class Throttle:
             self._forget_rested(now_s)
         return wait_ms
 
+    def give_back(self, key: Hashable) -> None:
+        """Undo a take, as far as the key is remembered: what it was for cost nothing after all."""
+        if key in self._full_at_s:
+            self._full_at_s[key] -= self._interval_s
+
     def find_wait_ms(self, key: Hashable, now_s: float) -> int:
         """How long until there is one to take; nothing is taken."""
         after_s = self._full_at(key, now_s) + self._interval_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
 import ssl as tls
@@ -26,7 +27,9 @@ from wsserver.connection import (
 from wsserver.deadlines import Wheel
 from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
-from wsserver.peer import Peer, TransportLimits
+from wsserver.peer import NEVER, Peer, TransportLimits
+from wsserver.proxies import Network, find_client, is_trusted
+from wsserver.throttle import address_key
 
 __all__ = [
     "Answer",
@@ -55,8 +58,14 @@ SWEEP_INTERVAL_S: Final = 1.0
 SWEEP_LATE_S: Final = 2.0
 """A sweep that is later than this means that the server was away, and not its peers."""
 
+REFUSALS_REPORT_INTERVAL_S: Final = 60.0
+"""How often the log tells of newcomers that were dropped: a crowd costs a line, not a disk."""
+
 ACCEPT_BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted; it cuts this to its own limit."""
+
+ACCEPT_RETRY_INTERVAL_S: Final = 1.0
+"""How long newcomers wait where there are no descriptors for them (asyncio's own figure)."""
 
 RETRY_AFTER_S: Final = 5
 """What a client is told that finds the server full."""
@@ -68,7 +77,10 @@ class Listener:
     """One port, the connections that came in by it, and the sweep over their deadlines.
 
     `application` is mounted on each connection that opens; without one the port speaks plain HTTP
-    alone. `respond` sees every well-formed request first. `clock` gives seconds that never go back.
+    alone. `respond` sees every well-formed request first. `admit_peer` is asked for every newcomer,
+    by what counts as its address (`address_key`), before a byte is read. `trusted_proxies` are not
+    asked for; whom they connect for is who `X-Forwarded-For` says. `clock` gives seconds that never
+    go back.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -79,6 +91,8 @@ class Listener:
         limits: TransportLimits,
         application: ApplicationFactory | None,
         respond: Respond,
+        admit_peer: Callable[[str], bool] | None = None,
+        trusted_proxies: Sequence[Network] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -86,13 +100,19 @@ class Listener:
         self.wheel: Wheel[Peer] = Wheel()
         self._application = application
         self._respond = respond
+        self._admit_peer = admit_peer
+        self._trusted_proxies = trusted_proxies
         self._open: set[Connection] = set()
-        self._openings: set[Opening] = set()
+        self._openings: dict[Opening, asyncio.Task[None] | None] = {}
+        """Oldest first, each with its TLS handshake where there is one."""
+        self._refused = 0
+        self._refusals_reported_at_s = -NEVER
         self._gone = asyncio.Event()
         self._opened = 0
         self._unflushed: list[Connection] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
+        self._accepting: list[asyncio.Task[None]] = []
         self._swept_at_s = 0.0
         self._lenient_until_s = 0.0
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -118,20 +138,20 @@ class Listener:
             OSError: the address is taken or not ours.
         """
         self.loop = asyncio.get_running_loop()
-        # Running out of descriptors loses the one connection and not the port: asyncio accepts
-        # again after a second, uvloop (libuv) drops what it has no descriptor for.
         listening = list(sockets) or await _bind(host, port)
         port = listening[0].getsockname()[1]
         for bound in listening:
-            server = await self.loop.create_server(
-                lambda: Opening(self),
-                sock=bound,
-                ssl=ssl,
-                backlog=ACCEPT_BACKLOG,
-                ssl_handshake_timeout=self.limits.opening_timeout_s if ssl else None,
-                ssl_shutdown_timeout=self.limits.linger_timeout_s if ssl else None,
-            )
-            self._servers.append(server)
+            if ssl is None:
+                # Running out of descriptors loses the one connection and not the port: asyncio
+                # accepts again after a second, uvloop (libuv) drops what it has none for.
+                server = await self.loop.create_server(
+                    lambda: Opening(self), sock=bound, backlog=ACCEPT_BACKLOG
+                )
+                self._servers.append(server)
+            else:
+                accepting = self.loop.create_task(self._accept(bound, ssl))
+                accepting.add_done_callback(functools.partial(_close_behind, bound))
+                self._accepting.append(accepting)
         self._swept_at_s = self.clock()
         self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._tick)
         return port
@@ -140,6 +160,8 @@ class Listener:
         """Closes the port to newcomers; those who are in stay."""
         for server in self._servers:
             server.close()
+        for accepting in self._accepting:
+            accepting.cancel()
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Closes every connection that is left (1001), and drops it after `timeout_s`.
@@ -153,8 +175,10 @@ class Listener:
             task.cancel()
         for connection in tuple(self._open):
             connection.close(CloseCode.GOING_AWAY, "the server stops")
-        for opening in tuple(self._openings):
+        for opening, securing in tuple(self._openings.items()):
             opening.shut()
+            if securing is not None:
+                securing.cancel()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._all_gone()
@@ -175,19 +199,37 @@ class Listener:
         self._swept_at_s = now_s
         for peer in self.wheel.take_due(now_s):
             peer.check_deadlines(now_s, lenient=now_s < self._lenient_until_s)
+        if self._refused and now_s >= self._refusals_reported_at_s + REFUSALS_REPORT_INTERVAL_S:
+            log.warning("dropped %d newcomers: too many, or too fast by address", self._refused)
+            self._refused, self._refusals_reported_at_s = 0, now_s
 
     # What its connections call.
 
-    def attach(self, opening: Opening) -> None:
-        """Takes an accepted connection into account."""
-        self._openings.add(opening)
+    def attach(self, opening: Opening) -> bool:
+        """Takes an accepted connection into account; False, and nothing taken, if it may not be."""
+        if not self._is_admitted(opening.remote_address) or not self._make_room():
+            self._refused += 1
+            return False
+        self._openings[opening] = None
+        return True
+
+    def holds(self, opening: Opening) -> bool:
+        """Whether the connection is taken into account."""
+        return opening in self._openings
+
+    def find_client(self, opening: Opening, handshake: Handshake) -> str:
+        """The address of who asks: the peer's, or whom a trusted one asks for."""
+        if not self._trusted_proxies:
+            return opening.remote_address
+        forwarded_for = handshake.request.headers.get_all("X-Forwarded-For")
+        return find_client(opening.remote_address, forwarded_for, self._trusted_proxies)
 
     def detach(self, peer: Peer) -> None:
         """Forgets a connection that is gone, or an opening that is over."""
         if isinstance(peer, Connection):
             self._open.discard(peer)
         elif isinstance(peer, Opening):
-            self._openings.discard(peer)
+            self._openings.pop(peer, None)
         if not self._open and not self._openings:
             self._gone.set()
 
@@ -241,6 +283,70 @@ class Listener:
 
     # Its own affairs.
 
+    def _is_admitted(self, address: str) -> bool:
+        if self._admit_peer is None or is_trusted(address, self._trusted_proxies):
+            return True
+        return self._admit_peer(address_key(address))
+
+    def _make_room(self) -> bool:
+        """Whether one more may open: the oldest makes room, once it had time enough to ask."""
+        if len(self._openings) < self.limits.openings_max:
+            return True
+        oldest, securing = next(iter(self._openings.items()))
+        if self.clock() - oldest.opened_at_s < self.limits.opening_grace_s:
+            return False
+        self.detach(oldest)
+        oldest.abort()
+        if securing is not None:
+            securing.cancel()
+        return True
+
+    async def _accept(self, listening: socket.socket, context: tls.SSLContext) -> None:
+        """Accepts what is to speak TLS: by hand, for asyncio shows a peer only after it has."""
+        listening.setblocking(False)
+        listening.listen(ACCEPT_BACKLOG)
+        while True:
+            try:
+                accepted, address = await self.loop.sock_accept(listening)
+            except ConnectionAbortedError:
+                continue  # It was gone before it was taken.
+            except OSError as error:
+                log.warning("can't accept connections: %s", error.strerror)
+                await asyncio.sleep(ACCEPT_RETRY_INTERVAL_S)
+                continue
+            try:
+                self._take_in(accepted, address[0], context)
+            except Exception:
+                log.exception("a newcomer could not be taken in")
+                accepted.close()
+            await asyncio.sleep(0)  # A crowd takes turns with everybody else.
+
+    def _take_in(self, accepted: socket.socket, address: str, context: tls.SSLContext) -> None:
+        opening = Opening(self)
+        opening.remote_address = address
+        if self.attach(opening):
+            securing = self._secure(opening, accepted, context)
+            self._openings[opening] = self.loop.create_task(securing)
+        else:
+            accepted.close()
+
+    async def _secure(
+        self, opening: Opening, accepted: socket.socket, context: tls.SSLContext
+    ) -> None:
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: opening,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=self.limits.opening_timeout_s,
+                ssl_shutdown_timeout=self.limits.linger_timeout_s,
+            )
+        except BaseException as error:
+            self.detach(opening)
+            # A handshake that fails is the peer's affair; ssl.SSLError is an OSError.
+            if not isinstance(error, OSError):
+                raise
+
     def _flush(self) -> None:
         unflushed, self._unflushed = self._unflushed, []
         for connection in unflushed:
@@ -269,6 +375,10 @@ class Listener:
         # First of all, so that a failure ends this sweep and not all to come.
         self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._tick)
         self.sweep()
+
+
+def _close_behind(listening: socket.socket, accepting: asyncio.Task[None]) -> None:
+    listening.close()
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:

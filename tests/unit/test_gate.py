@@ -126,6 +126,7 @@ def test_an_account_has_a_bound_of_sessions(gate: Gate) -> None:
 
 def test_without_limits_everything_passes(clock: Clock) -> None:
     gate = Gate(enabled=False, clock=clock)
+    assert connect_until_refused(gate, "192.0.2.1", 1000) == 1000
     for _ in range(limits.MESSAGES.burst + 1):
         assert gate.pass_message(0.0) == (0.0, 0)
     for _ in range(limits.PRELOGINS.burst + 1):
@@ -137,3 +138,38 @@ def test_without_limits_everything_passes(clock: Clock) -> None:
         assert gate.enter("192.0.2.1")
 
     assert not gate.has_too_many_sessions(10_000)
+
+
+def connect_until_refused(gate: Gate, address: str, at_most: int = 10_000) -> int:
+    """How many TCP connections of an address are let in, one after another."""
+    return next((number for number in range(at_most) if not gate.may_connect(address)), at_most)
+
+
+def test_an_address_may_connect_in_a_burst_and_then_at_a_rate(gate: Gate, clock: Clock) -> None:
+    assert connect_until_refused(gate, "192.0.2.1") == limits.CONNECTS.burst
+    assert gate.may_connect("192.0.2.2")
+
+    clock.now_s += 10
+    assert connect_until_refused(gate, "192.0.2.1") == 10 * limits.CONNECTS.per_s
+
+
+def test_connections_that_log_in_count_for_nothing(gate: Gate) -> None:
+    for _ in range(10 * limits.CONNECTS.burst):
+        assert gate.may_connect("192.0.2.1")
+        gate.note_login("192.0.2.1")
+
+    assert connect_until_refused(gate, "192.0.2.1") == limits.CONNECTS.burst
+
+
+def test_logins_by_a_proxy_give_an_address_no_more_than_it_had(gate: Gate) -> None:
+    for _ in range(100):
+        gate.note_login("192.0.2.1")
+
+    assert connect_until_refused(gate, "192.0.2.1") == limits.CONNECTS.burst
+
+
+def test_strangers_get_half_of_a_small_process_at_most(clock: Clock) -> None:
+    gate = Gate(enabled=True, clock=clock, connections_max=100)
+    entered = [gate.enter(f"192.0.2.{number}") for number in range(60)]
+
+    assert entered == [True] * 50 + [False] * 10

@@ -30,6 +30,17 @@ def test_a_refused_try_costs_nothing() -> None:
     assert throttle.take("joe", 1.0) == 0
 
 
+def test_what_is_given_back_can_be_taken_again_and_no_more_than_that() -> None:
+    throttle = Throttle(Rate(per_s=1, burst=2), keys_max=10)
+    throttle.take("joe", 0.0)
+    throttle.give_back("joe")
+    throttle.give_back("joe")
+    throttle.give_back("ann")
+
+    assert [throttle.take("joe", 0.0) for _ in range(3)] == [0, 0, 1000]
+    assert len(throttle) == 1
+
+
 def test_keys_do_not_share_a_bucket() -> None:
     throttle = Throttle(Rate(per_s=1, burst=1), keys_max=10)
     throttle.take("joe", 0.0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import ssl as tls
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -97,6 +98,8 @@ async def serving(
     application: Callable[[Connection], Echo] | None = Echo,
     *,
     respond: Respond = lambda request: None,
+    admit_peer: Callable[[str], bool] | None = None,
+    trusted_proxies: Sequence[str] = (),
     ssl: tls.SSLContext | None = None,
     **limits: Any,
 ) -> AsyncIterator[Server]:
@@ -113,6 +116,8 @@ async def serving(
         limits=TransportLimits(**{"message_bytes_max": 1_000_000} | limits),
         application=mount if application else None,
         respond=respond,
+        admit_peer=admit_peer,
+        trusted_proxies=[ipaddress.ip_network(network) for network in trusted_proxies],
         clock=clock,
     )
     server = Server(listener, await listener.start("127.0.0.1", 0, ssl=ssl), clock)

@@ -38,6 +38,18 @@ async def test_a_plain_get_of_the_websocket_path_is_told_to_upgrade() -> None:
     assert fields["Upgrade"] == "websocket"
 
 
+@pytest.mark.parametrize("upgrade", [False, True], ids=["plain", "upgrade"])
+async def test_head_of_the_websocket_path_is_answered_as_a_plain_get_is(upgrade: bool) -> None:
+    async with serving(respond=respond) as server:
+        request = (UPGRADE + b"\r\n").replace(b"GET", b"HEAD") if upgrade else get("/v1", "HEAD")
+        status, fields, body = await ask(server, request)
+        _, fields_of_get, body_of_get = await ask(server, get("/v1"))
+
+    assert (status, body) == (426, b"")
+    assert fields["Upgrade"] == "websocket"
+    assert fields["Content-Length"] == fields_of_get["Content-Length"] == str(len(body_of_get))
+
+
 async def test_a_response_says_length_date_and_type_and_ends_the_connection() -> None:
     async with serving(respond=respond) as server:
         status, fields, body = await ask(server, get("/page"))
