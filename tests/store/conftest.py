@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -51,6 +52,8 @@ class Disk:
     pragmas: list[str] = dataclasses.field(default_factory=list)
     fail_commit: Exception | None = None
     commits: int = 0
+    closed_by: list[str] = dataclasses.field(default_factory=list)
+    """The threads that closed a connection."""
 
 
 @pytest.fixture
@@ -71,7 +74,11 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
             if disk.fail_commit is not None:
                 raise disk.fail_commit
 
+        def close(dbapi_connection: Any, record: Any) -> None:
+            disk.closed_by.append(threading.current_thread().name)
+
         event.listen(engine, "connect", set_up)
+        event.listen(engine, "close", close)
         if options.get("checkpointing"):
             event.listen(engine, "commit", commit)
         return engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from wsserver.operations import (
     ProbeWrite,
     Pushed,
 )
+from wsserver.store.errors import StoreError
 from wsserver.store.lanes import Lane, LaneLimits, Waiting
 from wsserver.store.sql import (
     READING_BATCH_OPERATIONS,
@@ -284,6 +286,47 @@ async def test_closing_takes_no_longer_than_it_may(
             async with asyncio.timeout(PATIENCE_S):
                 await backend.store.close(timeout_s=0.05)
     assert "writing lane: not done within 0.05 s" in caplog.text
+
+
+async def test_the_writing_lane_leaves_last(open_store: OpenSqlite, disk: Disk) -> None:
+    # The last connection to leave a SQLite file checkpoints it.
+    async with open_store() as backend:
+        account = await register(backend)
+        for _ in range(READING_LANES):
+            await account.wallet()
+
+    assert sorted(disk.closed_by[-3:-1]) == ["reading lane 0", "reading lane 1"]
+    assert disk.closed_by[-1] == "writing lane"
+
+
+async def test_closing_ends_in_time_though_the_database_is_locked(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make_store() -> SqlStore:
+        url = f"sqlite:///{database}"
+        return SqlStore(url, history_depth=1, token_lifetime_s=1, answer=lambda *answer: None)
+
+    store = make_store()
+    await store.open(exclusive=True)
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store.submit(creating("joe@example.com"), lambda answer: None)
+
+    await store.close(timeout_s=0.05)
+
+    assert "writing lane: not done within 0.05 s" in caplog.text
+    # It may write yet, so nobody else may serve from the file.
+    with pytest.raises(StoreError, match="another server serves"):
+        await make_store().open(exclusive=True)
+    other.execute("ROLLBACK")
+    other.close()
+    await asyncio.to_thread(join_thread, "writing lane")
+
+
+def join_thread(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(PATIENCE_S)
 
 
 async def test_a_closed_store_leaves_one_file(open_store: OpenSqlite) -> None:

@@ -215,12 +215,15 @@ class SqlStore:
         """
         self._writing = None
         ends_at_s = time.monotonic() + timeout_s
+        ended = True
         for lane in self._lanes:
             left_s = max(0.0, ends_at_s - time.monotonic())
             if not await asyncio.to_thread(lane.close, left_s):
+                ended = False
                 logger.warning("%s: not done within %g s; left to itself", lane.name, timeout_s)
         self._lanes = []
-        if self._guard is not None:
+        # A lane that is left to itself may write yet: then the guard ends with the process.
+        if self._guard is not None and ended:
             self._guard.release()
 
     def _install(self, exclusive: bool) -> Installation:
