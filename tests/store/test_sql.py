@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text, update
 from sqlalchemy.exc import OperationalError
 
 from tests.contract.backends import Login, SqlBackend, open_sqlite, register
+from wsschema.errors import NoSuchDevice
+from wsserver.operations import Operation, Pushed
+from wsserver.store import sql
+from wsserver.store.context import Context
 from wsserver.store.errors import StoreError
 from wsserver.store.sql import create_store_engine, open_database, parse_url, switch_to_wal
+from wsserver.store.tables import devices
 
 PASSWORD = "hunter2"
 
@@ -207,6 +212,27 @@ async def test_no_token_is_in_the_file(backend: SqlBackend) -> None:
         assert login.opened.token.encode() not in content
         assert login.opened.token.upper().encode() not in content
         assert bytes.fromhex(login.opened.token) not in content
+
+
+class WriteAndFail(Operation[None]):
+    """Takes every token away, then finds that it should not have."""
+
+    writes = True
+
+
+async def test_an_operation_that_fails_undoes_what_it_did(
+    backend: SqlBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_fail(connection: Connection, context: Context, operation: WriteAndFail) -> None:
+        connection.execute(update(devices).values(token_hash=None))
+        raise NoSuchDevice
+
+    monkeypatch.setitem(sql._SINGLE, WriteAndFail, write_and_fail)
+    phone = await (await register(backend)).log_in()
+
+    answers = await backend.perform_batch([phone.pushing(1), WriteAndFail(), phone.pushing(2)])
+
+    assert [type(answer) for answer in answers] == [Pushed, NoSuchDevice, Pushed]
 
 
 async def test_reads_go_on_during_a_long_write(backend: SqlBackend) -> None:
