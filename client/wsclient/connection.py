@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import ssl
 from importlib import metadata
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -91,11 +93,23 @@ class WebSocketConnection:
         self._socket.protocol.max_message_size = message_bytes
 
 
-async def open_websocket(url: str) -> Connection:
-    """A new connection to ``url``; raises CannotConnect."""
+async def open_websocket(
+    url: str, *, ca: str | os.PathLike[str] | None = None, allow_plaintext: bool = False
+) -> Connection:
+    """A new connection to ``url``; raises CannotConnect.
+
+    ``ca``: PEM file of the one authority that may vouch for the server, in place of the system's;
+    else that in ``WSSERVER_CA``. ``allow_plaintext``, or 1 in ``WSSERVER_ALLOW_PLAINTEXT``: take
+    ``ws://`` to other machines too, which anyone on the way can read and change.
+    """
+    secure = _is_secure(url)
+    if not secure and not _is_loopback(url) and not (allow_plaintext or _allows_plaintext()):
+        raise CannotConnect(url, _PLAINTEXT_REFUSED)
+    ca = ca or os.environ.get("WSSERVER_CA")
     try:
         socket = await connect(
             url,
+            ssl=_trust(ca) if secure else None,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,  # ciphertext does not shrink
             user_agent_header=f"wallet-sync-client/{_version()}",
@@ -112,17 +126,38 @@ async def open_websocket(url: str) -> Connection:
 
 
 def _lost(closed: ConnectionClosed) -> ConnectionLost:
-    # A close that we began (a ping unanswered, a frame we could not read) says nothing of the
-    # server's.
-    theirs = closed.rcvd if closed.rcvd_then_sent is not False else None
+    theirs = closed.rcvd  # None after a fault that we found: a ping unanswered, a broken frame
     if theirs is None:
         return ConnectionLost(None, "the connection was lost")
     reason = f" ({theirs.reason})" if theirs.reason else ""
     return ConnectionLost(theirs.code, f"the server closed with {theirs.code}{reason}")
 
 
+_PLAINTEXT_REFUSED: Final = (
+    "ws:// is not encrypted, and goes to this machine only; use wss://, or say allow_plaintext=True"
+    " (WSSERVER_ALLOW_PLAINTEXT=1) where nobody else can listen"
+)
+
+
+def _trust(ca: str | os.PathLike[str] | None) -> ssl.SSLContext:
+    """What verifies the server's certificate: by one authority, or by those of the system."""
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except FileNotFoundError:
+        raise ValueError(f"the authority's file {ca} does not exist") from None
+    except ssl.SSLError:
+        raise ValueError(f"the authority's file {ca} has no certificate in PEM format") from None
+
+
 def _describe(error: Exception) -> str:
     match error:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"its certificate can't be trusted: {error.verify_message}; the file of a private "
+                "authority is named by ca= or WSSERVER_CA"
+            )
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE"):
+            return "what answers there does not speak TLS: is it ws://?"
         case ConnectionRefusedError():
             return "nothing listens there (connection refused)"
         case TimeoutError() | asyncio.TimeoutError():
@@ -136,8 +171,19 @@ def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _is_secure(url: str) -> bool:
+    return not url.lower().startswith("ws://")
+
+
+def _allows_plaintext() -> bool:
+    return os.environ.get("WSSERVER_ALLOW_PLAINTEXT") == "1"
+
+
 def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -7,6 +7,8 @@ This is the shell. What to do after which close and what to send again is decide
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import random as random_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -86,6 +88,8 @@ class Session:
 
     ``witness``: what earlier sessions of this account and device have seen. ``deliver``: ``state``
     has notifications bring the wallet along. ``presence``: tell of the account's other devices.
+    ``ca``: PEM file of a private authority that vouches for the server, else ``WSSERVER_CA``.
+    ``allow_plaintext``: take ``ws://`` to other machines too, else ``WSSERVER_ALLOW_PLAINTEXT=1``.
     ``connect``, ``random``, ``sleep`` and ``clock`` are handed in by tests.
     """
 
@@ -98,7 +102,9 @@ class Session:
         presence: bool = False,
         call_timeout_s: float = CALL_TIMEOUT_S,
         in_flight_max: int = IN_FLIGHT_MAX,
-        connect: Callable[[str], Awaitable[Connection]] = open_websocket,
+        ca: str | os.PathLike[str] | None = None,
+        allow_plaintext: bool = False,
+        connect: Callable[[str], Awaitable[Connection]] | None = None,
         random: Callable[[], float] = random_module.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -112,7 +118,10 @@ class Session:
         self._info: ServerInfo | None = None
         self._deliver, self._presence = deliver, presence
         self._call_timeout_s = call_timeout_s
-        self._connect, self._sleep, self._clock = connect, sleep, clock
+        self._connect = connect or functools.partial(
+            open_websocket, ca=ca, allow_plaintext=allow_plaintext
+        )
+        self._sleep, self._clock = sleep, clock
         self._reconnection = Reconnection(random)
         self._outbox = Outbox()
         self._answers: dict[int, asyncio.Future[Any]] = {}

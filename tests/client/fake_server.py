@@ -32,7 +32,7 @@ from wsschema.messages import (
 
 C = TypeVar("C", bound=Call[Any])
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 """How long a script waits for what must come; nothing passes by running into it."""
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 KEYS = Keys("joe@example.com", "secret password", b"h" * 32, b"s" * 32, Kdf.scrypt(2**14))

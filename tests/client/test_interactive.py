@@ -255,6 +255,7 @@ def test_a_password_change_takes_the_wallet_along(
     second.get_wallet()
     assert second.cur_encrypted_wallet() == first.cur_encrypted_wallet() == "-:2:1"
     first.update_wallet()
+    assert printed()[-1] == "WalletState(sequence=4, encrypted_wallet='-:2:1')"
 
 
 def test_an_account_without_a_wallet_changes_its_password_too(

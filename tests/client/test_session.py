@@ -452,6 +452,18 @@ async def test_it_waits_as_long_as_the_server_said(server: FakeServer) -> None:
     assert sleeps.slept_s == [7.5]
 
 
+async def test_it_waits_as_long_as_an_answer_said(server: FakeServer) -> None:
+    sleeps = Sleeps()
+    async with logged_in(server, sleep=sleeps, clock=lambda: 100.0) as (session, peer):
+        async with started(session.get()) as getting:
+            request, _ = await peer.expect(GetWallet)
+            await peer.refuse(request, RateLimited(retry_after_ms=9000))
+        assert isinstance(getting.exception(), RateLimited)
+        await peer.close(4429)
+        await server.accept()
+    assert sleeps.slept_s == [9.5]
+
+
 async def test_waits_grow_while_the_server_stays_away(server: FakeServer) -> None:
     sleeps = Sleeps()
     openings = 0
@@ -625,6 +637,16 @@ async def test_the_message_that_was_too_large_is_left_behind(server: FakeServer)
 async def test_garbage_from_the_server_costs_it_the_connection(server: FakeServer) -> None:
     async with logged_in(server) as (session, peer):
         await peer.send(b"garbage")
+        again = await server.accept()
+        await again.let_resume()
+        assert session.ended is None
+
+
+async def test_frames_that_are_none_cost_the_server_the_connection_and_no_more(
+    server: FakeServer,
+) -> None:
+    async with logged_in(server) as (session, peer):
+        peer.socket.transport.write(b"\xf1\x00")  # reserved bits: the client closes with 1002
         again = await server.accept()
         await again.let_resume()
         assert session.ended is None
