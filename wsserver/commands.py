@@ -246,7 +246,7 @@ def delete_account(address: str, yes: bool, as_json: bool, **flags: Any) -> None
     with _open(flags, reading=True) as connection:
         record = operator.find_account(connection, address, now_ms=_now_ms())
     if not yes:
-        described = f"{record.state}, {record.devices} devices, sequence {record.sequence}"
+        described = f"{record.state}, devices: {record.devices}, sequence: {record.sequence}"
         click.confirm(f"Delete {address} ({described}) for good?", abort=True, err=True)
     with _open(flags) as connection:
         operator.delete_account(connection, address, now_ms=_now_ms())
@@ -372,7 +372,7 @@ def renew_epochs(keep_tokens: bool, as_json: bool, **flags: Any) -> None:
         _print_json({"accounts": renewed, "tokensKept": keep_tokens})
     else:
         ended = "devices stay logged in" if keep_tokens else "all devices are logged out"
-        click.echo(f"{renewed:,} accounts have a new epoch; {ended}")
+        click.echo(f"accounts with a new epoch: {renewed:,}; {ended}")
 
 
 # What they share.

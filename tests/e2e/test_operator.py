@@ -192,7 +192,7 @@ async def test_a_deleted_account_is_gone_and_its_address_is_free(
     await phone.push(1)
 
     said = await hand.run("account", "delete", JOE, typed="n\n", code=1)
-    assert f"Delete {JOE} (active, 1 devices, sequence 1)" in said.stderr
+    assert f"Delete {JOE} (active, devices: 1, sequence: 1)" in said.stderr
     await phone.push(2)
     said = await hand.run("account", "delete", JOE, typed="y\n")
 
@@ -361,7 +361,7 @@ async def test_epochs_are_renewed_while_no_server_is_running(make_process: MakeP
 
     process.end()
     said = await hand.run("epoch", "renew")
-    assert said.stdout == "1 accounts have a new epoch; all devices are logged out\n"
+    assert said.stdout == "accounts with a new epoch: 1; all devices are logged out\n"
     await process.start()
     assert await epoch_of(process.url, token) is None
 

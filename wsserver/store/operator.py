@@ -6,16 +6,17 @@ password or a token could be made of is read here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    CompoundSelect,
     Connection,
     Row,
+    Select,
+    Subquery,
     bindparam,
     case,
     cast,
@@ -39,6 +40,9 @@ from wsserver.store.tables import accounts, allowlist, devices, registrations, r
 
 EPOCH_CHUNK: Final = 1000
 """Accounts that get their new epochs in one go, between two signs of progress."""
+
+Narrow = Callable[[Select[Any], ColumnElement[str]], Select[Any]]
+"""Takes a selection and its column with the address; gives what of it is wanted."""
 
 _SET_EPOCH = (
     update(accounts)
@@ -79,20 +83,19 @@ def list_accounts(
     connection: Connection, *, part: str, after: str, limit: int, now_ms: int
 ) -> list[AccountRecord]:
     """Those whose address contains ``part`` and comes after ``after``, by address."""
-    listed = _select_records(now_ms).subquery()
-    rows = connection.execute(
-        select(listed)
-        .where(listed.c.email.contains(part, autoescape=True), listed.c.email > after)
-        .order_by(listed.c.email)
-        .limit(limit)
-    )
-    return [_record(row) for row in rows]
+
+    def narrow(records: Select[Any], email: ColumnElement[str]) -> Select[Any]:
+        wanted = records.where(email.contains(part, autoescape=True), email > after)
+        return wanted.order_by(email).limit(limit)
+
+    listed = _select_records(now_ms, narrow)
+    return [_record(row) for row in connection.execute(narrow(select(listed), listed.c.email))]
 
 
 def find_account(connection: Connection, email: str, *, now_ms: int) -> AccountRecord:
     """The account, or the registration, of an address; raises NotFound."""
-    found = _select_records(now_ms).subquery()
-    row = connection.execute(select(found).where(found.c.email == email)).one_or_none()
+    found = _select_records(now_ms, lambda records, column: records.where(column == email))
+    row = connection.execute(select(found)).one_or_none()
     if row is None:
         raise NotFound(f"no account has the address {email}")
     return _record(row)
@@ -257,8 +260,11 @@ def _find_id(connection: Connection, email: str, now_ms: int) -> int:
     return record.account_id
 
 
-def _select_records(now_ms: int) -> CompoundSelect[Any]:
-    """Accounts, and the registrations that could become one."""
+def _select_records(now_ms: int, narrow: Narrow) -> Subquery:
+    """Accounts, and the registrations that could become one: those of each that ``narrow`` leaves.
+
+    It is narrowed before it is put together, so that an index serves.
+    """
     nothing = cast(null(), BigInteger)
     state = case(
         (accounts.c.disabled, "disabled"), (accounts.c.verified, "active"), else_="unverified"
@@ -276,15 +282,18 @@ def _select_records(now_ms: int) -> CompoundSelect[Any]:
     # A taken address keeps registrations too, lest it be told from a free one: they lead nowhere.
     taken = select(accounts.c.id).where(accounts.c.email == registrations.c.email).exists()
     waiting = select(
-        nothing,
+        nothing.label("id"),
         registrations.c.email,
-        literal("unverified"),
-        literal(0, BigInteger),
-        literal(0, BigInteger),
-        nothing,
+        literal("unverified").label("state"),
+        literal(0, BigInteger).label("sequence"),
+        literal(0, BigInteger).label("devices"),
+        nothing.label("created_at"),
         registrations.c.expires_at,
     ).where(registrations.c.expires_at > now_ms, ~taken)
-    return union_all(made, waiting)
+    return union_all(
+        select(narrow(made, accounts.c.email).subquery()),
+        select(narrow(waiting, registrations.c.email).subquery()),
+    ).subquery()
 
 
 def _record(row: Row[*tuple[Any, ...]]) -> AccountRecord:
