@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, insert, update
 
 from wsschema.errors import RpcError
 from wsschema.messages import Kdf, SealedWallet, WalletState
@@ -36,7 +36,7 @@ from wsserver.operations import (
 from wsserver.store.context import Done
 from wsserver.store.memory import MemoryStore
 from wsserver.store.sql import SqlStore, create_store_engine, parse_url
-from wsserver.store.tables import accounts
+from wsserver.store.tables import accounts, allowlist
 
 R = TypeVar("R")
 
@@ -118,8 +118,16 @@ class Backend:
         """Do as an operator who disables the account."""
         raise NotImplementedError
 
+    async def allow(self, email: str) -> None:
+        """Do as an operator who puts the address on the allowlist."""
+        raise NotImplementedError
+
 
 class MemoryBackend(Backend):
+    async def allow(self, email: str) -> None:
+        assert isinstance(self.store, MemoryStore)
+        self.store.memory.allowlist.add(email)
+
     async def disable(self, account_id: int) -> None:
         assert isinstance(self.store, MemoryStore)
         self.store.memory.accounts[account_id].disabled = True
@@ -159,6 +167,10 @@ class SqlBackend(Backend):
         async with self.held():
             futures = self.submit_all(operations)
         return await gather_answers(futures)
+
+    async def allow(self, email: str) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(insert(allowlist).values(email=email, created_at=START_MS))
 
     async def disable(self, account_id: int) -> None:
         with self.engine.begin() as connection:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from wsserver.operations import Operation
+
+REGISTRATION_LIFETIME_MS: Final = 2 * 86_400_000
+"""How long the link of a verification mail works."""
+RESET_LIFETIME_MS: Final = 3_600_000
+"""How long the link of a reset mail works."""
 
 Done = Callable[[Any], None]
 """Takes the answer of an operation, or its RpcError, on the event loop."""

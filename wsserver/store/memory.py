@@ -17,7 +17,9 @@ from wsschema.errors import (
     AccountDisabled,
     AccountExists,
     BadCredentials,
+    BadResetToken,
     BadToken,
+    BadVerificationToken,
     Conflict,
     NoSuchDevice,
     NoSuchVersion,
@@ -31,18 +33,22 @@ from wsschema.times import time_from_ms
 from wsserver.operations import (
     Acknowledged,
     AcknowledgeState,
+    ActivateRegistration,
     CreateAccount,
     Credentials,
     DeviceRecord,
     EndSession,
+    FindAllowed,
     FindNewestNotice,
     FindToken,
+    FinishReset,
     LoadAccountCredentials,
     LoadCredentials,
     LoadDevices,
     LoadHistory,
     LoadKeyDerivation,
     LoadNotices,
+    LoadPendingPassword,
     LoadSession,
     LoadWallet,
     MarkSeen,
@@ -56,11 +62,21 @@ from wsserver.operations import (
     PushState,
     RemoveAccount,
     RemoveDevice,
+    RenewRegistration,
     ReplacePassword,
+    StartRegistration,
+    StartReset,
     StoredDevices,
     TokenOwner,
 )
-from wsserver.store.context import Answer, Context, Done, Installation
+from wsserver.store.context import (
+    REGISTRATION_LIFETIME_MS,
+    RESET_LIFETIME_MS,
+    Answer,
+    Context,
+    Done,
+    Installation,
+)
 
 
 @dataclass(slots=True)
@@ -93,6 +109,15 @@ class _Account:
         return self.versions.get(self.sequence)
 
 
+@dataclass(slots=True)
+class _Pending:
+    """A registration that waits for its address to be verified."""
+
+    account: CreateAccount
+    token_hash: bytes
+    expires_at_ms: int
+
+
 class Memory:
     """Accounts, tokens and wallets. ``make_hex(n)`` gives n random bytes in hex.
 
@@ -103,6 +128,9 @@ class Memory:
         self, context: Context, make_hex: Callable[[int], str] = secrets.token_hex
     ) -> None:
         self.accounts: dict[int, _Account] = {}
+        self.allowlist: set[str] = set()
+        self._pending: dict[str, _Pending] = {}
+        self._resets: dict[int, tuple[bytes, int]] = {}
         self.notices: list[Notice] = []
         self._context = context
         self._make_hex = make_hex
@@ -175,9 +203,95 @@ class Memory:
                 if found is not None:
                     found[1].token_used_at_ms = at_ms
                     found[1].record = replace(found[1].record, last_seen_at_ms=at_ms)
+            case ProbeWrite():
+                pass
             case _:
-                assert isinstance(operation, ProbeWrite)
+                return self._perform_mailed(operation)
         return None
+
+    # What goes by mail.
+
+    def _perform_mailed(self, operation: Operation[Any]) -> Any:
+        match operation:
+            case FindAllowed(email):
+                return email in self.allowlist
+            case LoadPendingPassword(email):
+                pending = self._find_pending(email)
+                return None if pending is None else pending.account.password
+            case StartRegistration():
+                token, token_hash = self._make_token()
+                account = CreateAccount(
+                    operation.email,
+                    operation.password,
+                    operation.client_salt_seed,
+                    operation.kdf,
+                    verified=True,
+                )
+                expires_at_ms = self._context.now_ms() + REGISTRATION_LIFETIME_MS
+                self._pending[operation.email] = _Pending(account, token_hash, expires_at_ms)
+                return None if self._by_email(operation.email) else token
+            case RenewRegistration(email):
+                pending = self._find_pending(email)
+                if pending is None:
+                    return None
+                token, pending.token_hash = self._make_token()
+                pending.expires_at_ms = self._context.now_ms() + REGISTRATION_LIFETIME_MS
+                return None if self._by_email(email) else token
+            case ActivateRegistration(token_hash):
+                pending = next(
+                    (one for one in self._pending.values() if one.token_hash == token_hash), None
+                )
+                if pending is None or self._find_pending(pending.account.email) is None:
+                    raise BadVerificationToken
+                if self._by_email(pending.account.email) is not None:
+                    raise BadVerificationToken
+                self._create_account(pending.account)
+                del self._pending[pending.account.email]
+            case StartReset(email):
+                found = self._by_email(email)
+                if found is None or not found.verified or found.disabled:
+                    return None
+                token, token_hash = self._make_token()
+                expires_at_ms = self._context.now_ms() + RESET_LIFETIME_MS
+                self._resets[found.account_id] = (token_hash, expires_at_ms)
+                return token
+            case _:
+                assert isinstance(operation, FinishReset)
+                return self._finish_reset(operation)
+        return None
+
+    def _find_pending(self, email: str) -> _Pending | None:
+        pending = self._pending.get(email)
+        if pending is None or pending.expires_at_ms <= self._context.now_ms():
+            return None
+        return pending
+
+    def _finish_reset(self, operation: FinishReset) -> int:
+        now_ms = self._context.now_ms()
+        for account_id, (token_hash, expires_at_ms) in self._resets.items():
+            account = self.accounts.get(account_id)
+            if (
+                token_hash == operation.token_hash
+                and expires_at_ms > now_ms
+                and account is not None
+                and not account.disabled
+            ):
+                break
+        else:
+            raise BadResetToken
+        del self._resets[account_id]
+        account.password = operation.password
+        account.derivation = KeyDerivation(operation.client_salt_seed, operation.kdf)
+        account.epoch = self._make_hex(16)
+        account.versions.clear()
+        for device in account.devices.values():
+            device.token_hash = None
+            device.record = replace(device.record, applied_sequence=0)
+        return account_id
+
+    def _make_token(self) -> tuple[str, bytes]:
+        token = self._make_hex(32)
+        return token, hashlib.sha256(token.encode()).digest()
 
     # Accounts.
 

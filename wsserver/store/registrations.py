@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -33,7 +33,7 @@ from wsserver.store.accounts import (
     password_of,
     password_values,
 )
-from wsserver.store.context import Context
+from wsserver.store.context import REGISTRATION_LIFETIME_MS, RESET_LIFETIME_MS, Context
 from wsserver.store.tables import (
     accounts,
     allowlist,
@@ -43,9 +43,6 @@ from wsserver.store.tables import (
     resets,
     versions,
 )
-
-REGISTRATION_LIFETIME_MS: Final = 2 * 86_400_000
-RESET_LIFETIME_MS: Final = 3_600_000
 
 _ACCOUNT = select(accounts.c.id).where(accounts.c.email == bindparam("email"))
 _RESETTABLE = _ACCOUNT.where(accounts.c.verified, ~accounts.c.disabled)
