@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from wsserver.connection import Connection
 from wsserver.handshake import (
@@ -18,6 +18,9 @@ from wsserver.peer import ENDING, NEVER, OPEN, Peer
 
 if TYPE_CHECKING:
     from wsserver.transport import Listener
+
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+"""How a TLS record of a handshake begins (RFC 8446, section 5.1)."""
 
 
 class Opening(Peer):
@@ -81,7 +84,10 @@ class Opening(Peer):
         received, limit = self._received, self._listener.limits.request_bytes_max
         found = HEAD_END.search(received, searched)
         end = len(received) if found is None else found.end()
-        if end > limit:
+        if received.startswith(_TLS_HANDSHAKE):
+            # Its sender waits for an answer in kind; any other tells it what is wrong.
+            self._refuse(build_response(400, "No TLS is spoken here.\n"))
+        elif end > limit:
             self._refuse(build_response(431, f"The limit of a request is {limit:,} bytes.\n"))
         elif found is not None:
             self._asked = True

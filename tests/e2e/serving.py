@@ -106,7 +106,8 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/v1"
+        scheme = "wss" if "tls_cert" in self.settings else "ws"
+        return f"{scheme}://127.0.0.1:{self.port}/v1"
 
     @property
     def log(self) -> str:
@@ -135,7 +136,7 @@ class ServerProcess:
         self.launch()
         async with asyncio.timeout(WAIT_S):
             while True:
-                found = re.search(r"listening on ws://127\.0\.0\.1:(\d+)/v1", self.log[before:])
+                found = re.search(r"listening on wss?://127\.0\.0\.1:(\d+)/v1", self.log[before:])
                 if found:
                     break
                 if self._process is not None and self._process.poll() is not None:

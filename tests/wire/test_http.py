@@ -94,6 +94,7 @@ async def test_another_method_is_405(request_bytes: bytes) -> None:
     "request_bytes",
     [
         b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /page HTTP/1.1\n\n",
         b"GET /page HTTP/3\r\n\r\n",
         b"GET /page HTTP/1.1\r\nno colon\r\n\r\n",
@@ -102,7 +103,7 @@ async def test_another_method_is_405(request_bytes: bytes) -> None:
         UPGRADE.replace(b"Version: 13", b"Version: 8") + b"\r\n",
         UPGRADE.replace(b"Key: ", b"Key: x") + b"\r\n",
     ],
-    ids=["line", "bare_lf", "protocol", "field", "path", "body", "version", "key"],
+    ids=["line", "tls", "bare_lf", "protocol", "field", "path", "body", "version", "key"],
 )
 async def test_a_malformed_request_is_400(request_bytes: bytes) -> None:
     async with serving(respond=lambda request: None) as server:

@@ -100,6 +100,34 @@ async def test_a_peer_that_stays_silent_after_a_ping_is_closed_with_1011() -> No
         assert await client.read_close() == 1011
 
 
+async def test_a_half_sent_frame_is_given_the_pong_timeout_and_no_more() -> None:
+    async with serving(ping_interval_s=25, pong_timeout_s=20) as server:
+        client = await server.open()
+        server.connection.authenticated()
+        client.send(frame(TEXT, b"x" * 1000)[:500])
+        await server.pass_time(25 + 20)
+
+        assert await client.read_frame() == (PING, b"")
+        assert await client.read_close() == 1011
+        assert server.application.heard == []
+
+
+async def test_who_trickles_a_frame_in_is_bounded_by_the_time_to_authenticate() -> None:
+    async with serving(
+        ping_interval_s=25, pong_timeout_s=20, authentication_timeout_s=30
+    ) as server:
+        client = await server.open()
+        trickle = frame(TEXT, b"x" * 1000)
+        for at in range(29):
+            client.send(trickle[at : at + 1])
+            await server.pass_time(1)
+        assert await is_open(server, client)
+        await server.pass_time(1)
+
+        assert await client.read_frame() == (PING, b"")
+        assert await client.read_close() == 4408
+
+
 async def test_any_byte_is_a_sign_of_life() -> None:
     async with serving(
         ping_interval_s=25, pong_timeout_s=20, anonymous_message_bytes_max=1000
