@@ -54,6 +54,8 @@ def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords that cost next to nothing: for tests in which a login is the way, not the claim."""
     monkeypatch.setattr(operations, "SCRYPT_N", 16)
     monkeypatch.setattr(passwords, "SCRYPT_N", 16)
+    nobody = operations.PasswordHash(bytes(32), bytes(16), 16, 8, 1)
+    monkeypatch.setattr(passwords, "_NOBODY", nobody)
 
 
 @pytest.fixture

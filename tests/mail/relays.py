@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from email import policy
 from email.message import EmailMessage
+from types import SimpleNamespace
 from typing import Any
 
 import trustme
@@ -73,8 +74,11 @@ async def serve_smtp(
     loop = asyncio.get_running_loop()
     serving = []
 
+    # aiosmtpd reads all properties of its handler for each connection: the inbox's parse all mails.
+    handler = SimpleNamespace(handle_RCPT=inbox.handle_RCPT, handle_DATA=inbox.handle_DATA)
+
     def make() -> SMTP:
-        server = SMTP(inbox, hostname="relay.test", tls_context=starttls, loop=loop, **options)
+        server = SMTP(handler, hostname="relay.test", tls_context=starttls, loop=loop, **options)
         serving.append(server)
         return server
 
