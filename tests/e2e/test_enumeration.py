@@ -203,9 +203,7 @@ async def test_a_decoy_is_the_same_after_a_restart_and_while_a_registration_wait
     await nobody.register()
     waiting = await ask_all(town.served)
     await town.served.stop()
-    again = await serve(
-        verification="open", database_url=f"sqlite:///{town.served.database}"
-    )
+    again = await serve(verification="open", database_url=f"sqlite:///{town.served.database}")
 
     assert before == waiting == await ask_all(again)
     assert [answer["result"]["kdf"] for answer in before] == [CLIENTS_KDF] * len(EVERYBODY)

@@ -34,11 +34,10 @@ from wsserver.operations import (
     StartReset,
 )
 from wsserver.store import operator
-from wsserver.store.context import Context
+from wsserver.store.context import REGISTRATION_LIFETIME_MS, Context
 from wsserver.store.errors import NotFound
 from wsserver.store.notices import NOTICE_LIFETIME_MS
 from wsserver.store.operator import AccountRecord
-from wsserver.store.registrations import REGISTRATION_LIFETIME_MS
 from wsserver.store.tables import accounts, registrations, resets
 
 T = TypeVar("T")
