@@ -12,6 +12,7 @@ import contextlib
 import io
 import re
 import secrets
+import signal
 import sys
 import time
 from collections import deque
@@ -302,6 +303,8 @@ def main() -> int:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="also save the end as a picture")
     arguments = parser.parse_args()
     console = Console()
+    # A shell that starts it in the background has it ignore Ctrl-C; it can still be told.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with console.status("starting a server"), contextlib.ExitStack() as running:
             url = running.enter_context(run_server())

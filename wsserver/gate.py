@@ -31,12 +31,11 @@ LETTERS: Final = Rate(per_s=1 / 600, burst=5)
 KEYS_MAX: Final = 100_000
 """Keys a throttle remembers: about 20 MB when all are in use."""
 
-CONNECTS: Final = Rate(per_s=2, burst=30)
+CONNECTS: Final = Rate(per_s=20, burst=200)
 """New connections by address that have not logged in. Who logs in is given back, so devices that
-work never hold each other up, however many share an address; and thirty people may be at their
-passwords at once. Small, for a crowd has many addresses: 200 of them use up what they have at once
-in seconds, and come to 400 a second then. To drop a connection costs a seventh of what it does to
-open it (65 microseconds against 460, measured side by side on a busy machine), and no TLS."""
+work never hold each other up, however many share an address; and two hundred may be at their
+passwords at once. To drop a connection costs a seventh of what it does to open it (65 microseconds
+against 460, measured side by side on a busy machine), and no TLS."""
 
 ANONYMOUS_MAX: Final = 5_000
 """Connections that are not authenticated, in all; there is always room for those who are."""

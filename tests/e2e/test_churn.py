@@ -52,6 +52,12 @@ async def settle(served: Served) -> None:
 
 async def check(served: Served, visit: Visit) -> None:
     await churn(visit, served.url, WARM_UP)
+    # A lane has its connection from its first operation on: let each of them have had one.
+    client = RawClient(await open_socket(served.url))
+    for _ in range(8):
+        await client.call("account.prelogin", email="nobody@example.com")
+    await client.close()
+    assert await served.server._probe_store() is None
     await settle(served)
     tasks, descriptors = len(asyncio.all_tasks()), count_descriptors()
     tracemalloc.start()
