@@ -49,8 +49,8 @@ $(ALL_INSTALLED): requirements.lock $(SERVER_INSTALLED)
 	@touch $@
 
 run: $(SERVER_INSTALLED) ## Serve on loopback, open to everyone, for development
-	@WSSERVER_VERIFICATION=$${WSSERVER_VERIFICATION:-open} WSSERVER_HOST=$${WSSERVER_HOST:-127.0.0.1} \
-		$(BIN)/wsserver serve
+	@exec env WSSERVER_VERIFICATION=$${WSSERVER_VERIFICATION:-open} \
+		WSSERVER_HOST=$${WSSERVER_HOST:-127.0.0.1} $(BIN)/wsserver serve
 
 demo: setup ## Watch two devices stay in sync, for half a minute
 	@$(BIN)/python tools/demo.py
