@@ -18,14 +18,15 @@ MESSAGES: Final = Rate(per_s=500, burst=2000)
 REFUSALS_MAX: Final = 100
 """Messages refused in a row after which a connection is closed: its client does not listen."""
 
-CREDENTIAL_CALLS: Final = Rate(per_s=3, burst=300)
+CREDENTIAL_CALLS: Final = Rate(per_s=5, burst=600)
 """Calls that cost a password hash or a mail, by address. Devices stay logged in for weeks, so that
-even a large office behind one address stays below; 3 a second is a third of one core's hashing."""
+even a large office behind one address stays below; 5 a second is half of one core's hashing."""
 PRELOGINS: Final = Rate(per_s=10, burst=300)
 """Preludes to a login, by address: cheap, but each restarts the authentication clock."""
-FAILURES: Final = Rate(per_s=0.1, burst=10)
-"""Wrong passwords, by account and address together: a person mistypes a few times; 10 at once and 6
-a minute after that are 8,650 guesses a day, against a password that was derived by scrypt."""
+FAILURES: Final = Rate(per_s=0.2, burst=30)
+"""Wrong passwords, by account and address together: a person mistypes, and a device that was left
+behind by a password change tries the old one; 30 at once and 12 a minute after that are 17,310
+guesses a day, against a password that was derived by scrypt."""
 LETTERS: Final = Rate(per_s=1 / 600, burst=5)
 """Mails to one address, whoever asks for them: nobody's mailbox is flooded through this server."""
 KEYS_MAX: Final = 100_000
