@@ -207,7 +207,7 @@ def test_wrong_passwords_are_slowed_down(world: World) -> None:
 
     call_id = peer.call("session.login", email=EMAIL, password=PASSWORD, deviceId="phone")
 
-    assert peer.answer(call_id)["data"] == {"reason": "rate_limited", "retryAfterMs": 10_000}
+    assert peer.answer(call_id)["data"] == {"reason": "rate_limited", "retryAfterMs": 5_000}
 
 
 def test_a_connection_that_sends_too_much_is_told_and_one_that_goes_on_is_closed(
