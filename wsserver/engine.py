@@ -109,8 +109,9 @@ class Engine:
             case FindOnline(account_id=account_id):
                 self._loop.call_soon(done, self.hub.find_online(account_id))
             case SendLetter():
-                self._send_letter(operation)
+                # The answer first: a letter takes time to write, and only some get one.
                 self._loop.call_soon(done, None)
+                self._loop.call_soon(self._send_letter, operation)
             case _:
                 self._store.submit(operation, done)
 

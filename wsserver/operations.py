@@ -442,7 +442,7 @@ class FinishReset(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class SendLetter(Operation[None]):
-    """Have a mail sent, some time: ``kind`` is verification, address_taken or reset."""
+    """Have a mail sent, some time: ``kind`` is verification, address_taken, reset, or none."""
 
     kind: str
     email: str = field(repr=False)

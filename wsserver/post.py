@@ -1,7 +1,13 @@
-"""The post office: turns what a session wants mailed into letters, and has them sent."""
+"""The post office: turns what a session wants mailed into letters, and has them sent.
+
+State: the letters that are held for a moment. All of it belongs to the event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import random
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +25,11 @@ from wsserver.operations import SendLetter
 from wsserver.smtp import parse_smtp_url
 
 SENDER_NAME: Final = "wallet-sync"
+PAUSE_MAX_S = 2.0
+"""A letter is written after a pause drawn up to this: its work takes the event loop 2 ms, and if it
+came right after the answer, a ping sent then would tell by its delay that somebody gets one."""
+HELD_MAX: Final = 1000
+"""Letters held at a time, at a few hundred bytes each; one more is not held."""
 
 
 class PostOffice:
@@ -32,19 +43,37 @@ class PostOffice:
         sender = settings.mail_from or f"{SENDER_NAME}@{host}"
         relay = parse_smtp_url(settings.smtp_url.get_secret_value())
         self._mailer = Mailer(relay, parse_sender(sender), count=metrics.count_letter)
+        self._loop = asyncio.get_running_loop()
+        self._held: dict[int, SendLetter] = {}
+        self._numbers = itertools.count(1)
 
     @property
     def waiting(self) -> int:
         """Letters that are not delivered yet."""
-        return self._mailer.waiting
+        return len(self._held) + self._mailer.waiting
 
     def send(self, operation: SendLetter) -> None:
         """Have the letter sent; returns at once, whatever becomes of it."""
-        self._mailer.send(self._write(operation))
+        if operation.kind == "none":
+            return
+        if len(self._held) >= HELD_MAX:
+            self._mailer.send(self._write(operation))
+            return
+        number = next(self._numbers)
+        self._held[number] = operation
+        pause_s = random.uniform(0, PAUSE_MAX_S)  # noqa: S311  # nothing secret comes from it
+        self._loop.call_later(pause_s, self._let_go, number)
 
     async def close(self, timeout_s: float) -> None:
         """Try once more to deliver what waits."""
+        for number in tuple(self._held):
+            self._let_go(number)
         await self._mailer.close(timeout_s=timeout_s)
+
+    def _let_go(self, number: int) -> None:
+        operation = self._held.pop(number, None)
+        if operation is not None:
+            self._mailer.send(self._write(operation))
 
     def _write(self, operation: SendLetter) -> Letter:
         email, token = operation.email, operation.token

@@ -222,3 +222,13 @@ async def test_a_deleted_account_is_not_reset(
 
     with pytest.raises(BadResetToken):
         await backend.perform(resetting(token))
+
+
+async def test_a_password_change_makes_a_reset_that_was_not_used_void(
+    backend: Backend, account: Account, phone: Login
+) -> None:
+    token = await backend.perform(StartReset(account.email))
+    await backend.perform(phone.replacing(None))
+
+    with pytest.raises(BadResetToken):
+        await backend.perform(resetting(token))

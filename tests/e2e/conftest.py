@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.rawclient import WAIT_S
 from tests.e2e.serving import Served, ServerProcess
-from wsserver import operations, passwords
+from wsserver import operations, passwords, post
 
 Serve = Callable[..., Awaitable[Served]]
 MakeProcess = Callable[..., ServerProcess]
@@ -79,8 +79,14 @@ async def serve_at_full_cost(
 
 
 @pytest.fixture
-def serve(cheap_passwords: None, serve_at_full_cost: Serve) -> Serve:
-    """The same, with cheap passwords."""
+def prompt_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mails are written at once."""
+    monkeypatch.setattr(post, "PAUSE_MAX_S", 0.0)
+
+
+@pytest.fixture
+def serve(cheap_passwords: None, prompt_mail: None, serve_at_full_cost: Serve) -> Serve:
+    """The same, with cheap passwords, and mails that are written at once."""
     return serve_at_full_cost
 
 

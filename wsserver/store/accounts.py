@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from wsschema.errors import AccountExists, BadCredentials, BadToken, Conflict, WalletExists
+from wsschema.limits import CLIENT_SALT_SEED_HEX_DIGITS
 from wsschema.messages import Kdf, KeyDerivation
 from wsserver.operations import (
     CreateAccount,
@@ -22,7 +23,9 @@ from wsserver.operations import (
 )
 from wsserver.store import wallets
 from wsserver.store.context import Context
-from wsserver.store.tables import accounts, devices, versions
+from wsserver.store.tables import accounts, devices, installation, resets, versions
+
+_ANY_KDF: Final = Kdf.scrypt(2**17)
 
 _CREDENTIALS = select(
     accounts.c.id,
@@ -40,8 +43,13 @@ _BY_EMAIL = _CREDENTIALS.where(accounts.c.email == bindparam("email"))
 _BY_ID = _CREDENTIALS.where(accounts.c.id == bindparam("account_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _KEY_DERIVATION = select(
-    accounts.c.client_salt_seed, accounts.c.kdf_n, accounts.c.kdf_r, accounts.c.kdf_p
-).where(accounts.c.email == bindparam("email"))
+    accounts.c.id,
+    func.coalesce(accounts.c.client_salt_seed, "0" * CLIENT_SALT_SEED_HEX_DIGITS),
+    func.coalesce(accounts.c.kdf_n, _ANY_KDF.n),
+    func.coalesce(accounts.c.kdf_r, _ANY_KDF.r),
+    func.coalesce(accounts.c.kdf_p, _ANY_KDF.p),
+).select_from(installation.outerjoin(accounts, accounts.c.email == bindparam("email")))
+"""Always one row: to make one of nothing took 30 microseconds less, and so told who is unknown."""
 _SESSION_LOCKED = (
     _CREDENTIALS.add_columns(devices.c.device_id)
     .join_from(devices, accounts)
@@ -73,10 +81,11 @@ def load_key_derivation(
     connection: Connection, context: Context, operation: LoadKeyDerivation
 ) -> KeyDerivation | None:
     """What the client of that address derives its keys with."""
-    row = connection.execute(_KEY_DERIVATION, {"email": operation.email}).one_or_none()
-    if row is None:
-        return None
-    return KeyDerivation(row.client_salt_seed, Kdf.scrypt(row.kdf_n, row.kdf_r, row.kdf_p))
+    account_id, seed, n, r, p = connection.execute(
+        _KEY_DERIVATION, {"email": operation.email}
+    ).one()
+    derivation = KeyDerivation(seed, Kdf.scrypt(n, r, p))
+    return None if account_id is None else derivation
 
 
 def create_account(connection: Connection, context: Context, operation: CreateAccount) -> None:
@@ -134,6 +143,8 @@ def replace_password(connection: Connection, context: Context, operation: Replac
     connection.execute(
         update(devices).where(devices.c.account_id == account_id).values(token_hash=None)
     )
+    # Or who had read a mail that was never used could take the account back.
+    connection.execute(delete(resets).where(resets.c.account_id == account_id))
 
 
 def remove_account(connection: Connection, context: Context, operation: RemoveAccount) -> None:

@@ -324,6 +324,7 @@ class Memory:
         account.derivation = KeyDerivation(operation.client_salt_seed, operation.kdf)
         for each in account.devices.values():
             each.token_hash = None
+        self._resets.pop(account.account_id, None)
 
     # Devices.
 

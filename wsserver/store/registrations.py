@@ -1,16 +1,17 @@
 """What goes by mail: registrations that wait for their address, and resets of forgotten passwords.
 
-An answer must not tell whether an address has an account, by its time either: what finds nothing
-to do writes all the same, so that its commit costs as much.
+An answer must not tell whether an address has an account, by its time either: who asks for a
+letter has the same statements run whatever they find, and something written, so that the commit
+costs as much.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, delete, select, update
+from sqlalchemy import BigInteger, Connection, LargeBinary, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from wsschema.errors import BadResetToken, BadVerificationToken
@@ -45,8 +46,25 @@ from wsserver.store.tables import (
 )
 
 _ACCOUNT = select(accounts.c.id).where(accounts.c.email == bindparam("email"))
-_RESETTABLE = _ACCOUNT.where(accounts.c.verified, ~accounts.c.disabled)
 _PENDING = select(registrations)
+
+
+def _start_reset(insert: Any) -> Any:
+    """One statement that finds the account and keeps the token: it is the same for nobody."""
+    found = select(
+        accounts.c.id,
+        bindparam("new_token_hash", type_=LargeBinary),
+        bindparam("new_expires_at", type_=BigInteger),
+    ).where(accounts.c.email == bindparam("email"), accounts.c.verified, ~accounts.c.disabled)
+    insertion = insert(resets).from_select(["account_id", "token_hash", "expires_at"], found)
+    changed = {name: insertion.excluded[name] for name in ("token_hash", "expires_at")}
+    return insertion.on_conflict_do_update(index_elements=["account_id"], set_=changed)
+
+
+_START_RESET: Final = {
+    "postgresql": _start_reset(postgresql.insert),
+    "sqlite": _start_reset(sqlite.insert),
+}
 
 
 def find_allowed(connection: Connection, context: Context, operation: FindAllowed) -> bool:
@@ -77,8 +95,6 @@ def start_registration(
     token, token_hash = _make_token()
     _replace(
         connection,
-        registrations,
-        "email",
         {
             "email": operation.email,
             "token_hash": token_hash,
@@ -101,10 +117,9 @@ def renew_registration(
         .where(registrations.c.email == operation.email, registrations.c.expires_at > now_ms)
         .values(token_hash=token_hash, expires_at=now_ms + REGISTRATION_LIFETIME_MS)
     )
-    if renewed.rowcount == 0:
-        _write_something(connection, now_ms)
-        return None
-    return None if _is_taken(connection, operation.email) else token
+    is_taken = _is_taken(connection, operation.email)
+    _write_something(connection, now_ms)
+    return token if renewed.rowcount and not is_taken else None
 
 
 def activate_registration(
@@ -133,22 +148,17 @@ def make_account(connection: Connection, context: Context, row: Any) -> None:
 def start_reset(connection: Connection, context: Context, operation: StartReset) -> str | None:
     """A token for the account of that address, in place of its last."""
     now_ms = context.now_ms()
-    account_id = connection.execute(_RESETTABLE, {"email": operation.email}).scalar_one_or_none()
-    if account_id is None:
-        _write_something(connection, now_ms)
-        return None
     token, token_hash = _make_token()
-    _replace(
-        connection,
-        resets,
-        "account_id",
+    started = connection.execute(
+        _START_RESET[connection.dialect.name],
         {
-            "account_id": account_id,
-            "token_hash": token_hash,
-            "expires_at": now_ms + RESET_LIFETIME_MS,
+            "email": operation.email,
+            "new_token_hash": token_hash,
+            "new_expires_at": now_ms + RESET_LIFETIME_MS,
         },
     )
-    return token
+    _write_something(connection, now_ms)
+    return token if started.rowcount else None
 
 
 def finish_reset(connection: Connection, context: Context, operation: FinishReset) -> int:
@@ -194,11 +204,11 @@ def _is_taken(connection: Connection, email: str) -> bool:
     return connection.execute(_ACCOUNT, {"email": email}).one_or_none() is not None
 
 
-def _replace(connection: Connection, table: Table, key: str, values: dict[str, Any]) -> None:
+def _replace(connection: Connection, values: dict[str, Any]) -> None:
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    insertion = dialect.insert(table).values(values)
-    changed = {name: insertion.excluded[name] for name in values if name != key}
-    connection.execute(insertion.on_conflict_do_update(index_elements=[key], set_=changed))
+    insertion = dialect.insert(registrations).values(values)
+    changed = {name: insertion.excluded[name] for name in values if name != "email"}
+    connection.execute(insertion.on_conflict_do_update(index_elements=["email"], set_=changed))
 
 
 def _write_something(connection: Connection, now_ms: int) -> None:
