@@ -16,7 +16,7 @@ from wsserver.throttle import Rate, Throttle
 MESSAGES: Final = Rate(per_s=500, burst=2000)
 """Messages of one connection. A wallet sends a few a minute; a first sync may pipeline."""
 REFUSALS_MAX: Final = 100
-"""Messages refused in a row after which a connection is closed: its client does not listen."""
+"""Calls answered with 429 in a row after which a connection is closed: its client does not wait."""
 
 CREDENTIAL_CALLS: Final = Rate(per_s=5, burst=600)
 """Calls that cost a password hash or a mail, by address. Devices stay logged in for weeks, so that
@@ -98,9 +98,12 @@ class Gate:
         _refuse(wait_ms or self._credential_calls.take(address, now_s))
 
     def note_failure(self, address: str, account: str | int) -> None:
-        """A wrong password was tried: slows down that account for that address, and nobody else."""
+        """A wrong password was tried: slows down that account for that address, and nobody else.
+
+        Each counts: those that were let pass together, before the first was known to be wrong, too.
+        """
         if self._enabled:
-            self._failures.take((address, account), self._clock())
+            self._failures.charge((address, account), self._clock())
 
     def pass_prelogin(self, address: str) -> None:
         """Let a prelogin pass; raises RateLimited."""

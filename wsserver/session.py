@@ -148,7 +148,7 @@ class Session:
         self._full_at_s = 0.0
         """When the gate's bucket of this connection's messages is full again."""
         self._refusals = 0
-        """Messages that the gate refused since it last let one pass."""
+        """Calls in a row that were answered with 429."""
         self._phase = _Phase.ANONYMOUS
         self._effects: list[Effect] | None = None
         self._draining_ms: int | None = None
@@ -203,7 +203,7 @@ class Session:
         if isinstance(message, Batch):
             batch = _BatchAnswer(len(message.items))
             for item in message.items:
-                if self._refusals < REFUSALS_MAX:  # else the gate has closed it
+                if not self._is_closed():  # the gate may have closed it
                     self._start(item, batch)
         else:
             self._start(message, None)
@@ -320,9 +320,9 @@ class Session:
         outcome: Any
         self._full_at_s, wait_ms = self.facts.gate.pass_message(self._full_at_s)
         if wait_ms:
-            self._refuse(running, wait_ms)
+            text = f"too many messages on this connection; the next may come in {wait_ms} ms"
+            self._settle(running, RateLimited(text, retry_after_ms=wait_ms))
             return
-        self._refusals = 0
         if isinstance(item, Malformed):
             outcome = item.error
         else:
@@ -339,14 +339,6 @@ class Session:
             except RpcError as error:
                 outcome = error
         self._settle(running, outcome)
-
-    def _refuse(self, running: _Running, wait_ms: int) -> None:
-        self._refusals += 1
-        text = f"too many messages on this connection; the next may come in {wait_ms} ms"
-        self._settle(running, RateLimited(text, retry_after_ms=wait_ms))
-        if self._refusals == REFUSALS_MAX:
-            self._emit(Close(CloseCode.TOO_MANY, "too many messages"))
-            self._end()
 
     def _admit(self, method: Method) -> None:
         if self._draining_ms is not None:
@@ -388,7 +380,15 @@ class Session:
             self._emit(Perform(self._ticket, operation))
 
     def _settle(self, running: _Running, outcome: Any) -> None:
-        """The call has its outcome: answer it, or put the answer to those of its batch."""
+        """The call has its outcome: answer it, and close on who goes on after so many 429."""
+        self._answer(running, outcome)
+        self._refusals = self._refusals + 1 if isinstance(outcome, RateLimited) else 0
+        if self._refusals == REFUSALS_MAX and not self._is_closed():
+            self._emit(Close(CloseCode.TOO_MANY, "it goes on after 429"))
+            self._end()
+
+    def _answer(self, running: _Running, outcome: Any) -> None:
+        """Answer the call, or put its answer to those of its batch."""
         told, payload = "ok", None
         if isinstance(outcome, RpcError):
             told = outcome.reason or str(outcome.code)
@@ -456,6 +456,9 @@ class Session:
             self._tell(ServerClosing(self._draining_ms))
 
     # Notifications.
+
+    def _is_closed(self) -> bool:
+        return self._phase is _Phase.CLOSED
 
     def _is_deaf(self) -> bool:
         return self.account_id == 0 or self._revoked is not None

@@ -38,10 +38,14 @@ class Throttle:
         """Take one from the key's bucket: 0, or the milliseconds until there is one to take."""
         wait_ms = self.find_wait_ms(key, now_s)
         if not wait_ms:
-            self._full_at_s[key] = self._full_at(key, now_s) + self._interval_s
-            self._full_at_s.move_to_end(key)
-            self._forget_rested(now_s)
+            self.charge(key, now_s)
         return wait_ms
+
+    def charge(self, key: Hashable, now_s: float) -> None:
+        """Take one, be there one or not: the bucket may come to owe some."""
+        self._full_at_s[key] = self._full_at(key, now_s) + self._interval_s
+        self._full_at_s.move_to_end(key)
+        self._forget_rested(now_s)
 
     def give_back(self, key: Hashable) -> None:
         """Undo a take, as far as the key is remembered: what it was for cost nothing after all."""

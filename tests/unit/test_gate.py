@@ -54,6 +54,20 @@ def test_wrong_passwords_slow_down_that_account_for_that_address(gate: Gate) -> 
     assert refusal.value.retry_after_ms == round(1000 / limits.FAILURES.per_s)
 
 
+def test_wrong_passwords_that_were_tried_at_once_count_each(gate: Gate) -> None:
+    """Or who sends a hundred together would have them all for the price of thirty."""
+    tried = limits.FAILURES.burst + 70
+    for _ in range(tried):
+        gate.pass_credential_call("192.0.2.1", "joe@example.com")
+    for _ in range(tried):
+        gate.note_failure("192.0.2.1", "joe@example.com")
+
+    with pytest.raises(RateLimited) as refusal:
+        gate.pass_credential_call("192.0.2.1", "joe@example.com")
+
+    assert refusal.value.retry_after_ms == round(1000 * 71 / limits.FAILURES.per_s)
+
+
 def test_wrong_passwords_never_lock_the_owner_out(gate: Gate) -> None:
     for _ in range(limits.FAILURES.burst):
         gate.note_failure("192.0.2.1", "joe@example.com")

@@ -225,6 +225,22 @@ def test_a_connection_that_sends_too_much_is_told_and_one_that_goes_on_is_closed
     assert peer.close_code == 4429
 
 
+def test_a_client_that_goes_on_logging_in_after_429_is_closed(world: World) -> None:
+    """Answering it costs less than a login, and yet 50 of its kind would keep a server busy."""
+    gate = world.facts.gate
+    for _ in range(limits.FAILURES.burst):
+        gate.note_failure(world.connect().session.address, EMAIL)
+    peer = world.connect()
+    login = {"email": EMAIL, "password": PASSWORD, "deviceId": "phone"}
+
+    refused = [peer.call("session.login", **login) for _ in range(limits.REFUSALS_MAX - 1)]
+    assert peer.close_code is None
+    refused.append(peer.call("session.login", **login))
+
+    assert {peer.answer(call_id)["code"] for call_id in refused} == {429}
+    assert peer.close_code == 4429
+
+
 def test_calls_of_a_batch_count_each(world: World) -> None:
     peer = world.connect()
     for _ in range(limits.MESSAGES.burst - 1):
