@@ -1,12 +1,15 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/explanation/threat-model.md"
+PAGES = [ROOT / "docs/explanation" / name for name in ("threat-model.md", "owasp.md")]
 
 
-def test_every_test_that_the_threat_model_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", PAGE.read_text()))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_the_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", page.read_text()))
     written = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
