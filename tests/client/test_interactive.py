@@ -623,6 +623,9 @@ async def test_after_a_restore_the_merge_has_no_base_and_loses_nothing() -> None
         await peer.close(1012)
         again = await server.accept()
         await again.let_resume(make_state(3, "-:1"), epoch="e2", bring_wallet=True)
+        async with asyncio.timeout(10):
+            while client._witness.epoch != "e2":  # it may not have read the answer yet
+                await asyncio.sleep(0.01)
         async with doing(client.update_wallet) as task:
             request, push = await again.expect(PushWallet)
             assert push.sequence == 1
