@@ -88,6 +88,10 @@ class BenchmarkServer:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/v1"
 
+    def count_descriptors(self) -> int:
+        """Its open files and sockets (Linux)."""
+        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
     def read_rss_bytes(self) -> int:
         """Its resident memory (Linux)."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
