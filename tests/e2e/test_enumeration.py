@@ -76,7 +76,7 @@ class Stranger:
 
 @pytest.fixture
 async def town(serve: Serve) -> AsyncIterator[Town]:
-    async with open_town(serve) as town:
+    async with open_town(serve, auth_timeout_s=600) as town:
         await settle(town)
         yield town
 
@@ -84,7 +84,7 @@ async def town(serve: Serve) -> AsyncIterator[Town]:
 @pytest.fixture
 async def guarded_town(serve: Serve) -> AsyncIterator[Town]:
     """The same, with all limits."""
-    async with open_town(serve, rate_limits="on") as town:
+    async with open_town(serve, rate_limits="on", auth_timeout_s=600) as town:
         await settle(town)
         yield town
 
