@@ -39,7 +39,15 @@ async def deliver_on_uvloop(
 ) -> None:
     uvloop = pytest.importorskip("uvloop")
     # In a thread: aiosmtpd's STARTTLS needs asyncio's own loop.
-    await asyncio.to_thread(lambda: uvloop.run(deliver_here(url, recipient, timeout_s)))
+
+    async def deliver_and_linger() -> None:
+        try:
+            await deliver_here(url, recipient, timeout_s)
+        finally:
+            # uvloop takes it ill when it is closed while TLS still says goodbye.
+            await asyncio.sleep(0.3)
+
+    await asyncio.to_thread(lambda: uvloop.run(deliver_and_linger()))
 
 
 @pytest.fixture(params=[deliver_here, deliver_on_uvloop], ids=["asyncio", "uvloop"])
