@@ -60,7 +60,11 @@ walkthrough: setup ## Write client/README.md anew from what the software prints
 
 test: setup ## Run the tests; the core must be covered by every branch
 	@$(PYTEST) $(CORE_TESTS) --cov --cov-fail-under=100
-	@$(PYTEST) tests $(addprefix --ignore=,$(CORE_TESTS))
+	@# Real sockets, processes and browsers, beside whatever else the machine does: what failed
+	@# runs once more, alone. A fault fails twice; the log shows both.
+	@$(PYTEST) tests $(addprefix --ignore=,$(CORE_TESTS)) || { \
+		echo "Once more, what failed, alone:"; \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 coverage: setup ## Write what the last `make test` covered to htmlcov/index.html
 	@$(BIN)/python -m coverage html
