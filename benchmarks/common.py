@@ -94,8 +94,15 @@ class BenchmarkServer:
 
     def read_rss_bytes(self) -> int:
         """Its resident memory (Linux)."""
+        return self._read_bytes("VmRSS")
+
+    def read_peak_bytes(self) -> int:
+        """The most resident memory that it has had (Linux)."""
+        return self._read_bytes("VmHWM")
+
+    def _read_bytes(self, name: str) -> int:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        found = re.search(rf"{name}:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) * 1024
 
@@ -184,6 +191,11 @@ class BareClient(asyncio.Protocol):
                 self._receive(orjson.loads(payload))
             elif opcode == PING and self._transport is not None:
                 self._transport.write(PONG)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for answered in (self._upgraded, *self._waiting.values()):
+            if not answered.done():
+                answered.set_exception(ConnectionError("the server has closed the connection"))
 
     def _receive(self, message: dict[str, Any]) -> None:
         answered = self._waiting.pop(message.get("id", 0), None)

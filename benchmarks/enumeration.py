@@ -202,6 +202,7 @@ def main() -> None:
             "--verification=email",
             f"--smtp-url=smtp://127.0.0.1:{relay_port}?starttls=never",
             "--public-url=https://sync.example.com",
+            "--auth-timeout-s=3600",
         )
         with start_server(folder, url, *flags) as server:
             sys.exit(not asyncio.run(measure(server, tries)))
