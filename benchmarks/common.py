@@ -1,4 +1,4 @@
-"""What the benchmarks share: a database with accounts in it, a server on it, bare WebSockets."""
+"""What the benchmarks share: a database with accounts in it, servers, bare WebSockets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import hashlib
 import os
 import re
 import secrets
+import ssl
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from sqlalchemy import insert
@@ -24,6 +25,7 @@ from wsserver.store.sql import open_database, parse_url
 from wsserver.store.tables import accounts, devices
 
 START_TIMEOUT_S = 30
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def make_token(number: int) -> str:
@@ -78,19 +80,21 @@ def provision(url: str, count: int) -> None:
 
 
 class BenchmarkServer:
-    """The command `wsserver serve` in a process of its own."""
+    """A server in a process of its own, listening on loopback."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.port = port
         self._process = process
 
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/v1"
-
     def count_descriptors(self) -> int:
         """Its open files and sockets (Linux)."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
+    def read_cpu_s(self) -> float:
+        """The processor time that it has used, of all its threads (Linux)."""
+        # The name in parentheses, which may hold spaces, is the second field.
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
     def read_rss_bytes(self) -> int:
         """Its resident memory (Linux)."""
@@ -108,21 +112,17 @@ class BenchmarkServer:
 
 
 @contextlib.contextmanager
-def start_server(folder: Path, url: str, *flags: str) -> Iterator[BenchmarkServer]:
-    """A server in mode open on a free port, stopped at the end."""
-    log_path = folder / "server.log"
-    command = [sys.executable, "-m", "wsserver.cli", "serve", "--port=0", "--admin-port=0"]
+def start_process(folder: Path, name: str, *command: str) -> Iterator[BenchmarkServer]:
+    """A Python module that says on which port it is "listening on ws://..."; ended at the end."""
+    log_path = folder / f"{name}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  # the program is our own
-            [*command, "--verification=open", "--rate-limits=off", f"--database-url={url}", *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not (
-            found := re.search(r"listening on ws://127\.0\.0\.1:(\d+)", log_path.read_text())
+            found := re.search(r"listening on wss?://127\.0\.0\.1:(\d+)", log_path.read_text())
         ):
             if process.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError(f"the server did not start: {log_path.read_text()}")
@@ -133,20 +133,116 @@ def start_server(folder: Path, url: str, *flags: str) -> Iterator[BenchmarkServe
         process.wait()
 
 
-class BareClient(asyncio.Protocol):
-    """A WebSocket with next to nothing around it: thousands of them cost the measuring little."""
+def start_server(
+    folder: Path, url: str, *flags: str
+) -> contextlib.AbstractContextManager[BenchmarkServer]:
+    """The command `wsserver serve` in mode open on a free port, without rate limits."""
+    command = ["wsserver.cli", "serve", "--port=0", "--admin-port=0", "--verification=open"]
+    return start_process(
+        folder, "server", *command, "--rate-limits=off", f"--database-url={url}", *flags
+    )
+
+
+def start_echo(folder: Path) -> contextlib.AbstractContextManager[BenchmarkServer]:
+    """The reference: a server of the bare websockets library that echoes."""
+    return start_process(folder, "echo", "benchmarks.echo")
+
+
+class BareSocket(asyncio.Protocol):
+    """A WebSocket with next to nothing around it: thousands of them cost the measuring little.
+
+    As cheap as a client of the package picows once it is open, and a third of it to open: what
+    is left is the kernel's.
+    """
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._upgraded = asyncio.get_running_loop().create_future()
+        self._parts: list[bytes] = []
+        self._missing = 0
+
+    async def connect(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Open the connection; once."""
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(
+            lambda: self, "127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None
+        )
+        await self._upgraded
+
+    def receive(self, payload: bytes) -> None:
+        """Take a message; for those who extend this."""
+        raise NotImplementedError
+
+    def lose(self) -> None:
+        """The connection is gone; for those who extend this."""
+
+    def write_text(self, payload: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(encode_masked_text(payload))
+
+    def abort(self) -> None:
+        """Drop the connection, as a device does that loses its network."""
+        assert self._transport is not None
+        self._transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        key = base64.b64encode(os.urandom(16)).decode()
+        transport.write(
+            f"GET /v1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        if not self._upgraded.done():
+            head, found, rest = data.partition(b"\r\n\r\n")
+            if not found:
+                self._keep(data, 1)
+                return
+            assert head.startswith(b"HTTP/1.1 101"), head
+            self._upgraded.set_result(None)
+            data = rest
+        start, count = 0, len(data)
+        while start < count:
+            payload_start, end = measure_frame(data, start)
+            if end > count:
+                self._keep(data[start:], end - count)
+                return
+            opcode = data[start]
+            if opcode == TEXT:
+                self.receive(data[payload_start:end])
+            elif opcode == PING and self._transport is not None:
+                self._transport.write(PONG)
+            start = end
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._upgraded.done():
+            self._upgraded.set_exception(ConnectionError("the server has closed the connection"))
+        self.lose()
+
+    def _keep(self, data: bytes, missing: int) -> None:
+        self._parts.append(data)
+        self._missing = missing
+
+
+class BareClient(BareSocket):
+    """Calls by JSON-RPC, each awaited."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._input = b""
 
     @classmethod
-    async def open(cls, port: int) -> BareClient:
-        loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(cls, "127.0.0.1", port)
-        await client._upgraded
+    async def open(cls, port: int) -> Self:
+        client = cls()
+        await client.connect(port)
         return client
 
     async def call(self, method: str, **params: Any) -> Any:
@@ -161,46 +257,18 @@ class BareClient(asyncio.Protocol):
         return answered
 
     def send(self, message: Any) -> None:
-        assert self._transport is not None
-        self._transport.write(encode_masked_text(orjson.dumps(message)))
+        self.write_text(orjson.dumps(message))
 
-    def abort(self) -> None:
-        assert self._transport is not None
-        self._transport.abort()
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        key = base64.b64encode(os.urandom(16)).decode()
-        transport.write(
-            f"GET /v1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-
-    def data_received(self, data: bytes) -> None:
-        self._input += data
-        if not self._upgraded.done():
-            head, found, self._input = self._input.partition(b"\r\n\r\n")
-            if not found:
-                self._input = head
-                return
-            assert head.startswith(b"HTTP/1.1 101"), head
-            self._upgraded.set_result(None)
-        while (frame := take_frame(self._input)) is not None:
-            opcode, payload, self._input = frame
-            if opcode == TEXT:
-                self._receive(orjson.loads(payload))
-            elif opcode == PING and self._transport is not None:
-                self._transport.write(PONG)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        for answered in (self._upgraded, *self._waiting.values()):
-            if not answered.done():
-                answered.set_exception(ConnectionError("the server has closed the connection"))
-
-    def _receive(self, message: dict[str, Any]) -> None:
+    def receive(self, payload: bytes) -> None:
+        message = orjson.loads(payload)
         answered = self._waiting.pop(message.get("id", 0), None)
         if answered is not None:
             answered.set_result(message)
+
+    def lose(self) -> None:
+        for answered in self._waiting.values():
+            if not answered.done():
+                answered.set_exception(ConnectionError("the server has closed the connection"))
 
 
 TEXT, PING = 0x81, 0x89
@@ -215,6 +283,21 @@ def encode_masked_text(payload: bytes) -> bytes:
     if length < 65_536:
         return struct.pack("!BBH", TEXT, 0x80 | 126, length) + bytes(4) + payload
     return struct.pack("!BBQ", TEXT, 0x80 | 127, length) + bytes(4) + payload
+
+
+def measure_frame(data: bytes, start: int) -> tuple[int, int]:
+    """Where the payload of a server's frame starts and ends; the end may be yet to come."""
+    if len(data) < start + 2:
+        return start, start + 2
+    length, head_end = data[start + 1], start + 2
+    if length == 126:
+        head_end += 2
+        length = int.from_bytes(data[start + 2 : head_end], "big")
+    elif length == 127:
+        head_end += 8
+        length = int.from_bytes(data[start + 2 : head_end], "big")
+    # A length that is cut off reads as less than it is: the end is then not too far off.
+    return head_end, head_end + length
 
 
 def take_frame(data: bytes) -> tuple[int, bytes, bytes] | None:
