@@ -19,64 +19,154 @@ from pathlib import Path
 from typing import Any, Self
 
 import orjson
-from sqlalchemy import insert
+from sqlalchemy import Connection, func, insert, select
 
+from wsserver.operations import SCRYPT_N, SCRYPT_P, SCRYPT_R
+from wsserver.passwords import DIGEST_BYTES, SALT_BYTES, hash_password
 from wsserver.store.sql import open_database, parse_url
-from wsserver.store.tables import accounts, devices
+from wsserver.store.tables import accounts, devices, versions
 
 START_TIMEOUT_S = 30
+ACCOUNTS_AT_ONCE = 5000
+"""Made in one transaction."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def make_token(number: int) -> str:
-    """The token of the only device of an account that `provision` made."""
-    return hashlib.sha256(f"benchmark {number}".encode()).hexdigest()
+def make_token(number: int, device: int = 1, *, seed: str = "benchmark") -> str:
+    """The token of a device of an account that `provision` made, both numbered from 1."""
+    return hashlib.sha256(f"{seed} {number} {device}".encode()).hexdigest()
 
 
-def provision(url: str, count: int) -> None:
-    """Makes accounts with one device each, logged in: no password is hashed for them."""
-    now_ms = int(time.time() * 1000)
-    with open_database(parse_url(url)) as connection:
-        connection.execute(
-            insert(accounts),
-            [
-                {
-                    "id": number,
-                    "email": f"user{number}@example.com",
-                    "password_digest": bytes(32),
-                    "password_salt": bytes(16),
-                    "password_n": 2**15,
-                    "password_r": 8,
-                    "password_p": 1,
-                    "client_salt_seed": "0" * 64,
-                    "kdf_n": 2**17,
-                    "kdf_r": 8,
-                    "kdf_p": 1,
-                    "epoch": secrets.token_hex(16),
-                    "sequence": 0,
-                    "verified": True,
-                    "disabled": False,
-                    "created_at": now_ms,
-                }
-                for number in range(1, count + 1)
-            ],
-        )
-        connection.execute(
-            insert(devices),
-            [
-                {
-                    "account_id": number,
-                    "device_id": f"device {number}",
-                    "name": None,
-                    "token_hash": hashlib.sha256(make_token(number).encode()).digest(),
-                    "token_used_at": now_ms,
-                    "created_at": now_ms,
-                    "last_seen_at": now_ms,
-                    "applied_sequence": 0,
-                }
-                for number in range(1, count + 1)
-            ],
-        )
+def make_email(number: int) -> str:
+    """The address of that account."""
+    return f"user{number}@example.com"
+
+
+def make_device_id(device: int) -> str:
+    """The name that it gave its device."""
+    return f"device {device}"
+
+
+def provision(
+    url: str,
+    count: int,
+    *,
+    devices_each: int = 1,
+    password: str | None = None,
+    wallet_bytes: int = 0,
+    seed: str = "benchmark",
+    tell: Callable[[range], None] = lambda numbers: None,
+) -> None:
+    """Adds accounts to a database, whose devices are logged in.
+
+    In an empty one they are numbered from 1; ``tell`` is told the numbers, some thousands at once.
+    Without a password nobody can log in; with ``wallet_bytes`` each has pushed its first state.
+    """
+    stored = bytes(DIGEST_BYTES), bytes(SALT_BYTES)
+    if password is not None:
+        hashed = hash_password(password)
+        stored = hashed.digest, hashed.salt
+    for done in range(0, count, ACCOUNTS_AT_ONCE):
+        # Not in one transaction: a server on this database has to write, too.
+        with open_database(parse_url(url)) as connection:
+            newest = connection.execute(select(func.max(accounts.c.id))).scalar_one() or 0
+            numbers = range(newest + 1, newest + 1 + min(count - done, ACCOUNTS_AT_ONCE))
+            _insert_accounts(connection, numbers, stored, sequence=1 if wallet_bytes else 0)
+            made = connection.execute(
+                select(accounts.c.email, accounts.c.id).where(accounts.c.id > newest)
+            )
+            ids = {row.email: row.id for row in made}
+            account_ids = {number: ids[make_email(number)] for number in numbers}
+            _insert_devices(connection, account_ids, devices_each, seed)
+            if wallet_bytes:
+                _insert_wallets(connection, account_ids, wallet_bytes)
+        tell(numbers)
+
+
+def _insert_accounts(
+    connection: Connection, numbers: range, stored: tuple[bytes, bytes], *, sequence: int
+) -> None:
+    same = {
+        "password_digest": stored[0],
+        "password_salt": stored[1],
+        "password_n": SCRYPT_N,
+        "password_r": SCRYPT_R,
+        "password_p": SCRYPT_P,
+        "client_salt_seed": "0" * 64,
+        "kdf_n": 2**17,
+        "kdf_r": 8,
+        "kdf_p": 1,
+        "sequence": sequence,
+        "verified": True,
+        "disabled": False,
+        "created_at": _now_ms(),
+    }
+    connection.execute(
+        insert(accounts),
+        [
+            {"email": make_email(number), "epoch": secrets.token_hex(16), **same}
+            for number in numbers
+        ],
+    )
+
+
+def _insert_devices(
+    connection: Connection, account_ids: dict[int, int], devices_each: int, seed: str
+) -> None:
+    now_ms = _now_ms()
+    connection.execute(
+        insert(devices),
+        [
+            {
+                "account_id": account_id,
+                "device_id": make_device_id(device),
+                "name": None,
+                "token_hash": hashlib.sha256(
+                    make_token(number, device, seed=seed).encode()
+                ).digest(),
+                "token_used_at": now_ms,
+                "created_at": now_ms,
+                "last_seen_at": now_ms,
+                "applied_sequence": 0,
+            }
+            for number, account_id in account_ids.items()
+            for device in range(1, devices_each + 1)
+        ],
+    )
+
+
+def _insert_wallets(connection: Connection, account_ids: dict[int, int], size_bytes: int) -> None:
+    now_ms = _now_ms()
+    wallet = make_wallet(size_bytes).encode()
+    connection.execute(
+        insert(versions),
+        [
+            {
+                "account_id": account_id,
+                "slot": 1,
+                "sequence": 1,
+                "device_id": make_device_id(1),
+                "updated_at": now_ms,
+                "hmac": make_hmac(1).encode(),
+                "encrypted_wallet": wallet,
+            }
+            for account_id in account_ids.values()
+        ],
+    )
+
+
+def make_wallet(size_bytes: int) -> str:
+    """An encrypted wallet, as far as anyone can tell."""
+    return base64.b64encode(os.urandom(size_bytes))[:size_bytes].decode()
+
+
+def make_hmac(sequence: int) -> str:
+    """What stands for the HMAC of a state."""
+    return f"{sequence:064x}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class BenchmarkServer:

@@ -1,139 +1,187 @@
 """Durable pushes by many accounts at once, against an echo of the same messages.
 
-python -m benchmarks.push [--accounts 200] [--kib 2 20] [--seconds 3] [--rounds 3]
+    python -m benchmarks.push [--accounts 200] [--kib 2 20] [--rates] [--seconds 3] [--rounds 3]
+
+Closed loop: each account has one push under way. It is answered with the whole state, which is the
+protocol's default, so that the server sends about as much as the echo does; beside it the short
+answer (``receipt``). Open loop: pushes come at a rate, each timed from when it was due.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import statistics
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
 
-import uvloop
-from rich.console import Console
-from rich.table import Table
+from benchmarks.common import BenchmarkServer, provision, start_echo, start_server
+from benchmarks.load import (
+    Load,
+    Pusher,
+    abort_all,
+    find_quantile,
+    open_echoed,
+    open_pushers,
+    push_at_a_rate,
+    push_in_a_loop,
+)
+from benchmarks.references import measure_fdatasync_ms, measure_group_commit
+from benchmarks.scenario import Bench, Row, Scenario, run_alone
 
-from benchmarks.common import BenchmarkServer, make_token, provision, start_echo, start_server
-from benchmarks.load import Echoed, Load, Pusher, make_wallet, push_in_a_loop
+CLOSED = "closed loop"
+OPEN = "open loop"
+QUANTILES = {"p50 ms": 0.5, "p90 ms": 0.9, "p99 ms": 0.99, "p99.9 ms": 0.999, "worst ms": 1.0}
 
-
-async def open_pushers(
-    server: BenchmarkServer, count: int, size_bytes: int, *, receipt: bool = False
-) -> list[Pusher]:
-    """Devices of as many accounts, with open sessions."""
-    wallet = make_wallet(size_bytes)
-    pushers = [Pusher(wallet, receipt=receipt) for _ in range(count)]
-    for number, pusher in enumerate(pushers, 1):
-        await pusher.connect(server.port)
-        await pusher.resume(make_token(number))
-    return pushers
-
-
-async def open_echoed(server: BenchmarkServer, count: int, size_bytes: int) -> list[Pusher]:
-    """As many connections to the reference."""
-    wallet = make_wallet(size_bytes)
-    pushers: list[Pusher] = [Echoed(wallet) for _ in range(count)]
-    for pusher in pushers:
-        await pusher.connect(server.port)
-    return pushers
+Open = Callable[[BenchmarkServer], Coroutine[Any, Any, list[Pusher]]]
 
 
-async def measure_pair(
-    server: BenchmarkServer,
-    echo: BenchmarkServer,
-    count: int,
-    size_bytes: int,
-    *,
-    rounds: int,
-    seconds: float,
-    receipt: bool = False,
-) -> list[tuple[Load, Load]]:
-    """The echo and the pushes, by turns."""
-    results = []
-    for _ in range(rounds):
-        echoed = await open_echoed(echo, count, size_bytes)
-        reference = await push_in_a_loop(echoed, echo, seconds=seconds)
-        for pusher in echoed:
-            pusher.abort()
-        await asyncio.sleep(0.1)
-        pushers = await open_pushers(server, count, size_bytes, receipt=receipt)
-        load = await push_in_a_loop(pushers, server, seconds=seconds)
-        for pusher in pushers:
-            pusher.abort()
-        await asyncio.sleep(0.1)
-        results.append((reference, load))
-    return results
+@dataclass(frozen=True)
+class Plan:
+    """``rounds`` are for what has a target, with ``target_accounts``; all else is done once."""
+
+    accounts: tuple[int, ...] = (1, 50, 200, 1000)
+    kib: tuple[int, ...] = (2, 20, 200)
+    rates: tuple[int, ...] = (500, 2000)
+    target_accounts: int = 200
+    seconds: float = 3.0
+    short_seconds: float = 1.5
+    rounds: int = 3
+    fdatasyncs: int = 300
 
 
-async def measure(
-    server: BenchmarkServer, echo: BenchmarkServer, arguments: argparse.Namespace
+SMOKE = Plan(
+    accounts=(1, 4),
+    kib=(2, 20),
+    rates=(50,),
+    target_accounts=4,
+    seconds=0.2,
+    short_seconds=0.1,
+    rounds=1,
+    fdatasyncs=10,
+)
+
+
+async def measure(plan: Plan, bench: Bench) -> None:
+    """All of it, on one server and one echo."""
+    url = bench.make_database("push")
+    provision(url, max(*plan.accounts, plan.target_accounts))
+    measure_references(plan, bench)
+    with start_server(bench.folder, url) as server, start_echo(bench.folder) as echo:
+        for count in plan.accounts:
+            for kib in plan.kib:
+                await measure_closed(plan, bench, server, echo, count, kib)
+        for rate in plan.rates:
+            await measure_open(plan, bench, server, rate)
+
+
+def measure_references(plan: Plan, bench: Bench) -> None:
+    """What the disk and bare SQLite do."""
+    for batch in (1, 10, 50):
+        bench.tell(f"bare SQLite, {batch} a commit")
+        per_s, p50_ms = measure_group_commit(
+            bench.folder, batch=batch, value_bytes=2048, seconds=plan.short_seconds
+        )
+        bench.add_row(
+            "bare SQLite, rows of 2 KiB",
+            {"rows a commit": batch, "rows/s": per_s, "p50 ms of a commit": p50_ms},
+        )
+
+
+async def measure_closed(
+    plan: Plan, bench: Bench, server: BenchmarkServer, echo: BenchmarkServer, count: int, kib: int
 ) -> None:
-    """Prints the table."""
-    table = Table()
-    for name in (
-        "accounts",
-        "KiB",
-        "answer",
-        "echo/s",
-        "CPU c+s",
-        "push/s",
-        "CPU c+s",
-        "ratio",
-        "p50 ms",
-        "p99 ms",
-        "fairness",
-        "faults",
-    ):
-        table.add_column(name, justify="right")
-    for count in arguments.accounts:
-        for kib in arguments.kib:
-            for receipt in (False, True):
-                pairs = await measure_pair(
-                    server,
-                    echo,
-                    count,
-                    kib * 1024,
-                    rounds=arguments.rounds,
-                    seconds=arguments.seconds,
-                    receipt=receipt,
-                )
-                by_ratio = sorted(pairs, key=lambda pair: pair[1].per_s / pair[0].per_s)
-                reference, load = by_ratio[len(by_ratio) // 2]
-                ratios = [push.per_s / echoed.per_s for echoed, push in pairs]
-                table.add_row(
-                    str(count),
-                    str(kib),
-                    "receipt" if receipt else "state",
-                    f"{reference.per_s:,.0f}",
-                    f"{reference.client_cpu:.0%} {reference.server_cpu:.0%}",
-                    f"{load.per_s:,.0f}",
-                    f"{load.client_cpu:.0%} {load.server_cpu:.0%}",
-                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                    f"{load.p50_ms:.2f}",
-                    f"{load.p99_ms:.2f}",
-                    f"{load.fairness:.2f}",
-                    str({**reference.faults, **load.faults} or 0),
-                )
-    Console().print(table)
+    """One number of accounts, one size: the echo and the pushes by turns."""
+    numbers, size_bytes = range(1, count + 1), kib * 1024
+    has_ratio = count == plan.target_accounts and kib in (2, 20)
+    has_p50 = count == 1 and kib == 2
+    rounds = plan.rounds if has_ratio or has_p50 else 1
+    seconds = plan.seconds if has_ratio else plan.short_seconds
+    openings: dict[str, tuple[BenchmarkServer, Open]] = {
+        "echo": (echo, lambda at: open_echoed(at, numbers, size_bytes)),
+        "state": (server, lambda at: open_pushers(at, numbers, size_bytes)),
+    }
+    if has_ratio:
+        openings["receipt"] = (
+            server,
+            lambda at: open_pushers(at, numbers, size_bytes, receipt=True),
+        )
+    loads: dict[str, list[Load]] = {answer: [] for answer in openings}
+    for round_number in range(1, rounds + 1):
+        disk_ms = 0.0
+        if has_p50:
+            disk_ms = measure_fdatasync_ms(bench.folder, count=plan.fdatasyncs)
+        for answer, (at, open_devices) in openings.items():
+            bench.tell(f"{count:,} accounts, {kib} KiB, {answer}, round {round_number}")
+            devices = await open_devices(at)
+            load = await push_in_a_loop(devices, at, seconds=seconds)
+            abort_all(devices)
+            await asyncio.sleep(0.1)
+            loads[answer].append(load)
+            bench.faults += load.faults
+        if has_ratio:
+            ratio = loads["state"][-1].per_s / loads["echo"][-1].per_s
+            bench.add_measure(f"push {kib} KiB", ratio)
+        if has_ratio and kib == 2:
+            bench.add_measure("fairness", loads["state"][-1].fairness)
+        if has_p50:
+            bench.add_measure("fdatasyncs", loads["state"][-1].p50_ms / disk_ms)
+            bench.add_row(
+                "one account, 2 KiB",
+                {
+                    "round": round_number,
+                    "fdatasync p50 ms": disk_ms,
+                    "push p50 ms": loads["state"][-1].p50_ms,
+                    "echo p50 ms": loads["echo"][-1].p50_ms,
+                },
+            )
+    reference = find_median(loads["echo"])
+    for answer in openings:
+        load = find_median(loads[answer])
+        row: Row = {"accounts": count, "KiB": kib, "answer": answer}
+        bench.add_row(CLOSED, row | describe_load(load, reference.per_s))
 
 
-def main() -> None:
-    """Start the servers and measure them."""
-    parser = argparse.ArgumentParser(description="Durable pushes against an echo.")
-    parser.add_argument("--accounts", type=int, nargs="+", default=[200])
-    parser.add_argument("--kib", type=int, nargs="+", default=[2, 20])
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        url = f"sqlite:///{folder / 'wallets.db'}"
-        provision(url, max(arguments.accounts))
-        with start_server(folder, url) as server, start_echo(folder) as echo:
-            uvloop.run(measure(server, echo, arguments))
+async def measure_open(plan: Plan, bench: Bench, server: BenchmarkServer, rate: int) -> None:
+    """One rate, over the accounts of the target."""
+    loads = []
+    for round_number in range(1, plan.rounds + 1):
+        bench.tell(f"{rate:,} pushes/s, round {round_number}")
+        pushers = await open_pushers(server, range(1, plan.target_accounts + 1), 2048)
+        load = await push_at_a_rate(pushers, server, per_s=rate, until=plan.seconds)
+        abort_all(pushers)
+        loads.append(load)
+        bench.faults += load.faults
+        if rate == max(plan.rates):
+            bench.add_measure("open loop", load.p99_ms)
+    load = sorted(loads, key=lambda load: load.p99_ms)[len(loads) // 2]
+    row: Row = {"due/s": rate, "pushes/s": load.per_s}
+    row |= {name: find_quantile(load.times_ms, share) for name, share in QUANTILES.items()}
+    row |= {"client CPU": load.client_cpu, "server CPU": load.server_cpu}
+    bench.add_row(OPEN, row)
 
+
+def find_median(loads: list[Load]) -> Load:
+    """The load with the median rate."""
+    return sorted(loads, key=lambda load: load.per_s)[len(loads) // 2]
+
+
+def describe_load(load: Load, echo_per_s: float) -> Row:
+    """The cells of a load."""
+    return {
+        "per s": load.per_s,
+        "of the echo": load.per_s / echo_per_s,
+        "p50 ms": load.p50_ms,
+        "p99 ms": load.p99_ms,
+        "fairness": load.fairness,
+        "client CPU": load.client_cpu,
+        "server CPU": load.server_cpu,
+        "faults": load.faults.total(),
+    }
+
+
+SCENARIO = Scenario(
+    "push", "Durable pushes, against an echo of the same messages.", measure, Plan(), SMOKE, 130
+)
 
 if __name__ == "__main__":
-    main()
+    run_alone(SCENARIO)
