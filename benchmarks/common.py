@@ -250,6 +250,7 @@ class BareSocket(asyncio.Protocol):
         self._upgraded = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
         self._missing = 0
+        self.is_lost = False
 
     async def connect(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Open the connection; once."""
@@ -313,6 +314,7 @@ class BareSocket(asyncio.Protocol):
             start = end
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.is_lost = True
         if not self._upgraded.done():
             self._upgraded.set_exception(ConnectionError("the server has closed the connection"))
         self.lose()

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from benchmarks.common import make_hmac, make_token, make_wallet, provision, start_server
-from benchmarks.load import Session, abort_all, find_quantile
+from benchmarks.load import Session, drop_all, find_quantile
 from benchmarks.scenario import Bench, Scenario, run_alone
 
 SETTLE_TIMEOUT_S = 5.0
@@ -116,7 +116,7 @@ async def measure(plan: Plan, bench: Bench) -> None:
         await settle(rivals)
         for rival in rivals:
             bench.faults += rival.faults
-        abort_all(rivals)
+        await drop_all(rivals)
     bench.add_row(
         "devices of one account",
         {

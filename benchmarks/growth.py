@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.common import BenchmarkServer, provision, start_server
-from benchmarks.load import Load, abort_all, open_pushers, push_in_a_loop
+from benchmarks.load import Load, drop_all, open_pushers, push_in_a_loop
 from benchmarks.scenario import Bench, Scenario, run_alone
 
 WALLET_BYTES = 2048
@@ -64,7 +64,7 @@ async def push_to(plan: Plan, server: BenchmarkServer, count: int) -> Load:
     numbers = range(1, count + 1, count // plan.pushing)[: plan.pushing]
     pushers = await open_pushers(server, numbers, WALLET_BYTES)
     load = await push_in_a_loop(pushers, server, seconds=plan.seconds)
-    abort_all(pushers)
+    await drop_all(pushers)
     return load
 
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.common import BenchmarkServer, gather_bounded, make_token, provision, start_server
-from benchmarks.load import Session, abort_all
+from benchmarks.load import Session
 from benchmarks.scenario import Bench, Scenario, run_alone
 
 AT_ONCE = 50
@@ -70,7 +70,7 @@ async def measure(plan: Plan, bench: Bench) -> None:
             each = note_memory(bench, "plain", server, before, clients, opened_s)
             if is_target:
                 bench.add_measure("idle", each)
-        abort_all(clients)
+        await drop_all(clients)
 
 
 async def measure_tls(plan: Plan, bench: Bench) -> None:
@@ -88,12 +88,12 @@ async def measure_tls(plan: Plan, bench: Bench) -> None:
         opened_s = time.monotonic()
         await asyncio.sleep(plan.settle_s)
         note_memory(bench, "TLS in the process", server, before, clients, opened_s)
-        abort_all(clients)
+        await drop_all(clients)
 
 
 async def warm_up(plan: Plan, server: BenchmarkServer, tls: ssl.SSLContext | None = None) -> int:
     """The server's memory once sessions have come and gone."""
-    abort_all(await open_sessions(server, 1, min(plan.warm_up, *plan.sessions), tls))
+    await drop_all(await open_sessions(server, 1, min(plan.warm_up, *plan.sessions), tls))
     await asyncio.sleep(plan.settle_s)
     return server.read_rss_bytes()
 

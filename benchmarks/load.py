@@ -308,7 +308,9 @@ async def _settle(pushers: Sequence[Pusher], load: Load) -> Load:
     return load
 
 
-def abort_all(sockets: Iterable[BareSocket]) -> None:
-    """Drop them, and leave nothing under way."""
+async def drop_all(sockets: Sequence[BareSocket]) -> None:
+    """Drop the connections, all at once, and see them gone."""
     for socket in sockets:
         socket.abort()
+    while not all(socket.is_lost for socket in sockets):  # noqa: ASYNC110  # a turn of the loop
+        await asyncio.sleep(0.001)

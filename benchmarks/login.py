@@ -19,7 +19,7 @@ from benchmarks.common import (
     provision,
     start_server,
 )
-from benchmarks.load import Pusher, abort_all, open_pushers, push_at_a_rate
+from benchmarks.load import Pusher, drop_all, open_pushers, push_at_a_rate
 from benchmarks.references import measure_scrypt_per_s
 from benchmarks.scenario import Bench, Scenario, run_alone
 
@@ -49,7 +49,7 @@ async def measure(plan: Plan, bench: Bench) -> None:
         for round_number in range(1, plan.rounds + 1):
             bench.tell(f"round {round_number}")
             await measure_round(plan, bench, server, pushers, round_number)
-        abort_all(pushers)
+        await drop_all(pushers)
 
 
 async def measure_round(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.common import BenchmarkServer, gather_bounded, make_token, provision, start_server
-from benchmarks.load import Pusher, Session, abort_all, find_quantile, open_pushers
+from benchmarks.load import Pusher, Session, drop_all, find_quantile, open_pushers
 from benchmarks.scenario import Bench, Scenario, run_alone
 
 HEARING_TIMEOUT_S = 5.0
@@ -105,7 +105,7 @@ async def measure_round(
         if device.sequence != pusher.sequence:
             device.faults["newest state never heard of"] += 1
         bench.faults += device.faults
-    abort_all([pusher, *listeners])
+    await drop_all([pusher, *listeners])
     heard_ms, pushed_ms = sorted(hearing.times_ms), statistics.median(pusher.times_ms)
     p50_ms = find_quantile(heard_ms, 0.5)
     if has_target and count == 1:

@@ -18,7 +18,7 @@ from benchmarks.common import BenchmarkServer, provision, start_echo, start_serv
 from benchmarks.load import (
     Load,
     Pusher,
-    abort_all,
+    drop_all,
     find_quantile,
     open_echoed,
     open_pushers,
@@ -114,7 +114,7 @@ async def measure_closed(
             bench.tell(f"{count:,} accounts, {kib} KiB, {answer}, round {round_number}")
             devices = await open_devices(at)
             load = await push_in_a_loop(devices, at, seconds=seconds)
-            abort_all(devices)
+            await drop_all(devices)
             await asyncio.sleep(0.1)
             loads[answer].append(load)
             bench.faults += load.faults
@@ -148,7 +148,7 @@ async def measure_open(plan: Plan, bench: Bench, server: BenchmarkServer, rate: 
         bench.tell(f"{rate:,} pushes/s, round {round_number}")
         pushers = await open_pushers(server, range(1, plan.target_accounts + 1), 2048)
         load = await push_at_a_rate(pushers, server, per_s=rate, until=plan.seconds)
-        abort_all(pushers)
+        await drop_all(pushers)
         loads.append(load)
         bench.faults += load.faults
         if rate == max(plan.rates):

@@ -42,12 +42,17 @@ class Bench:
         self.folder = folder
         self.tell = tell
         self.tables: dict[str, list[Row]] = {}
+        self.series: dict[str, list[Row]] = {}
         self.measures: dict[str, list[float]] = {}
         self.faults: Counter[str] = Counter()
 
     def add_row(self, table: str, row: Row) -> None:
         """Note a line of a table."""
         self.tables.setdefault(table, []).append(row)
+
+    def add_point(self, series: str, row: Row) -> None:
+        """Note a point of a course, which is drawn and not shown as a table."""
+        self.series.setdefault(series, []).append(row)
 
     def add_measure(self, target: str, value: float) -> None:
         """Note a figure that has a target, once a round."""
@@ -92,6 +97,7 @@ def run_scenario(
         "machine": describe_machine(),
         "plan": dataclasses.asdict(plan),
         "tables": bench.tables,
+        "series": bench.series,
         "measures": bench.measures,
         "faults": dict(bench.faults),
     }

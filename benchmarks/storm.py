@@ -23,7 +23,7 @@ from typing import Any
 import uvloop
 
 from benchmarks.common import BenchmarkServer, gather_bounded, make_token, provision, start_server
-from benchmarks.load import Pusher, Session, abort_all, find_quantile, open_pushers, push_at_a_rate
+from benchmarks.load import Pusher, Session, drop_all, find_quantile, open_pushers, push_at_a_rate
 from benchmarks.scenario import Bench, Scenario, run_alone
 
 NICENESS = 10
@@ -67,7 +67,7 @@ class Crowd:
         for session in self._sessions:
             self._faults += session.faults
         lost_s = time.perf_counter()
-        abort_all(self._sessions)
+        await drop_all(self._sessions)
         self._back_s = []
         self._sessions = await gather_bounded(
             self._plan.sessions,
@@ -151,7 +151,7 @@ async def measure(plan: Plan, bench: Bench) -> None:
         for round_number in range(1, plan.rounds + 1):
             bench.tell(f"round {round_number}")
             await measure_round(plan, bench, server, crowd, pushers, round_number)
-        abort_all(pushers)
+        await drop_all(pushers)
 
 
 async def measure_round(
@@ -194,7 +194,7 @@ async def measure_round(
 
 
 def note_course(bench: Bench, pushers: list[Pusher], lost_s: float, back_s: list[float]) -> None:
-    """How it went: sessions back, and the pushes' times, by the time since they were lost."""
+    """How the last round went: sessions back and the time of pushes, since they were lost."""
     ended = [
         (ended_s - lost_s, time_ms)
         for pusher in pushers
@@ -203,8 +203,8 @@ def note_course(bench: Bench, pushers: list[Pusher], lost_s: float, back_s: list
     for number in range(int((max(back_s) - lost_s) / BIN_S) + 1):
         start_s, end_s = number * BIN_S, (number + 1) * BIN_S
         times_ms = sorted(time_ms for at_s, time_ms in ended if start_s <= at_s < end_s)
-        bench.add_row(
-            "course of the last round",
+        bench.add_point(
+            "course",
             {
                 "s": end_s,
                 "sessions back": sum(at_s - lost_s < end_s for at_s in back_s),
