@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.common import BenchmarkServer, gather_bounded, make_token, provision, start_server
-from benchmarks.load import Session
+from benchmarks.load import Session, drop_all
 from benchmarks.scenario import Bench, Scenario, run_alone
 
 AT_ONCE = 50
