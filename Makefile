@@ -21,10 +21,10 @@ UV := build/uv/bin/uv pip compile --no-config --universal --python-version 3.11 
 	--generate-hashes --quiet --custom-compile-command "make lock" $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo walkthrough test coverage check format lock clean
+.PHONY: help setup run demo walkthrough test coverage bench bench-report check format lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(ALL_INSTALLED) ## Install the locked dependencies and the project into .venv
 
@@ -69,6 +69,12 @@ test: setup ## Run the tests; the core must be covered by every branch
 coverage: setup ## Write what the last `make test` covered to htmlcov/index.html
 	@$(BIN)/python -m coverage html
 
+bench: setup ## Measure everything that has a target, in ten minutes on an idle machine
+	@$(BIN)/python -m benchmarks
+
+bench-report: setup ## Write docs/explanation/performance.md anew from the last `make bench`
+	@$(BIN)/python -m benchmarks.report
+
 check: setup ## Check style, types, the direction of imports, and known faults
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -93,4 +99,4 @@ lock: ## Lock the dependencies anew (LOCK_OPTIONS=--upgrade takes the newest)
 clean: ## Remove what these commands made
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .grimp_cache .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find client schema tests tools wsserver -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks client schema tests tools wsserver -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ from benchmarks.common import make_hmac, make_token, make_wallet, provision, sta
 from benchmarks.load import Session, drop_all, find_quantile
 from benchmarks.scenario import Bench, Scenario, run_alone
 
-SETTLE_TIMEOUT_S = 5.0
+SETTLE_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from benchmarks.load import Session, drop_all
 from benchmarks.scenario import Bench, Scenario, run_alone
 
 AT_ONCE = 50
+KINDS = ("plain", "TLS in the process")
 TELL_EVERY_S = 5.0
 
 
@@ -67,7 +68,7 @@ async def measure(plan: Plan, bench: Bench) -> None:
             while (left_s := ends_s - time.monotonic()) > 0:
                 bench.tell(f"{count:,} sessions, {left_s:.0f} s to wait")
                 await asyncio.sleep(min(TELL_EVERY_S, left_s))
-            each = note_memory(bench, "plain", server, before, clients, opened_s)
+            each = note_memory(bench, KINDS[0], server, before, clients, opened_s)
             if is_target:
                 bench.add_measure("idle", each)
         await drop_all(clients)
@@ -87,7 +88,7 @@ async def measure_tls(plan: Plan, bench: Bench) -> None:
         clients = await open_sessions(server, 1, plan.tls_sessions, trusting)
         opened_s = time.monotonic()
         await asyncio.sleep(plan.settle_s)
-        note_memory(bench, "TLS in the process", server, before, clients, opened_s)
+        note_memory(bench, KINDS[1], server, before, clients, opened_s)
         await drop_all(clients)
 
 

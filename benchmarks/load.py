@@ -22,6 +22,8 @@ from benchmarks.common import BareSocket, BenchmarkServer, make_hmac, make_token
 
 ANSWER_TIMEOUT_S = 20.0
 """How long the last answers may take once a load has ended."""
+ROUNDS_MIN = 3
+"""How many times longer than the first pushes of all take a closed loop is measured at least."""
 TICK_S = 0.001
 """How often an open loop looks what is due. Finer than that, uvloop would not sleep at all."""
 
@@ -216,13 +218,22 @@ def find_quantile(ascending: Sequence[float], share: float) -> float:
 async def push_in_a_loop(
     pushers: Sequence[Pusher], server: BenchmarkServer, *, seconds: float
 ) -> Load:
-    """Closed loop: each device has one push under way, and pushes the next once it is answered."""
+    """Closed loop: each device has one push under way, and pushes the next once it is answered.
+
+    For so many seconds; longer where one round of all takes long. It is measured from when all have
+    been answered for the first time.
+    """
+    started_s = time.perf_counter()
     for pusher in pushers:
         pusher.is_repeating = True
         pusher.push()
     await asyncio.sleep(seconds / 6)
+    while (warm_up_s := time.perf_counter() - started_s) < ANSWER_TIMEOUT_S:
+        if all(pusher.pushes for pusher in pushers):
+            break
+        await asyncio.sleep(0.01)
     with _measure(pushers, server) as finish:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(max(seconds, ROUNDS_MIN * warm_up_s))
         load = finish()
     for pusher in pushers:
         pusher.is_repeating = False

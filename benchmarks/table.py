@@ -79,7 +79,7 @@ class Line:
 
     @property
     def figures(self) -> tuple[str, str, str, str, str]:
-        """The cells: text, measured, at least, aim, verdict."""
+        """The cells: text, measured, target, aim, verdict."""
         target = self.target
         measured = target.show(self.median)
         if len(self.values) > 1 and min(self.values) < max(self.values):
@@ -87,8 +87,13 @@ class Line:
                 f"{end:,.{target.digits}f}" for end in (min(self.values), max(self.values))
             )
             measured += f" ({low} to {high})"
-        bounds = (target.show(target.at_least), target.show(target.aim))
-        return target.text, measured, *bounds, self.verdict
+        sign = (
+            "\N{GREATER-THAN OR EQUAL TO} "
+            if target.more_is_better
+            else "\N{LESS-THAN OR EQUAL TO} "
+        )
+        at_least, aim = (sign + target.show(bound) for bound in (target.at_least, target.aim))
+        return target.text, measured, at_least, aim, self.verdict
 
 
 def list_lines(results: Iterable[Mapping[str, Any]]) -> list[Line]:
@@ -101,7 +106,7 @@ def list_lines(results: Iterable[Mapping[str, Any]]) -> list[Line]:
 
 
 COLOURS = {"aim reached": "green", "met": "green", "MISSED": "bold red", "not measured": "yellow"}
-HEADINGS = ("", "measured", "at least", "aim", "verdict")
+HEADINGS = ("", "measured", "target", "aim", "verdict")
 
 
 def judge_all(results: Iterable[Mapping[str, Any]], *, only_measured: bool = False) -> Table:
