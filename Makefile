@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # the whole have clocks that run on.
 CORE_TESTS := tests/contract tests/mail/test_letters.py tests/schema tests/store tests/unit
 UV := build/uv/bin/uv pip compile --no-config --universal --python-version 3.11 \
-	--generate-hashes --quiet --custom-compile-command "make lock" $(LOCK_OPTIONS)
+	--generate-hashes --no-strip-extras --quiet --custom-compile-command "make lock" $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo walkthrough test coverage bench bench-report check format lock clean
