@@ -59,6 +59,7 @@ from wsserver.store import accounts, devices, notices, registrations, wallets
 from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.errors import StoreError as StoreError
 from wsserver.store.guard import ServingGuard
+from wsserver.store.known import forget_changed
 from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting, describe
 from wsserver.store.schema import check_schema, install, migrate
 from wsserver.store.tables import installation
@@ -131,6 +132,7 @@ def run_operations(
                     answers.append(_SINGLE[kind](connection, context, operation))
             except RpcError as error:
                 answers.append(error)
+            forget_changed(connection, operation)
     return answers
 
 

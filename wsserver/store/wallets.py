@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Executable, Row, bindparam, func, select, update
+from sqlalchemy.dialects import sqlite
 
 from wsschema.errors import AccountDisabled, BadToken, Conflict, RpcError
 from wsschema.messages import WalletState, WalletVersion
 from wsschema.times import time_from_ms
 from wsserver.operations import LoadHistory, LoadWallet, Pushed, PushState
 from wsserver.store.context import Context
+from wsserver.store.known import Known, recall
 from wsserver.store.tables import accounts, devices, versions
 
 _AUTHORS = (
@@ -72,26 +73,29 @@ _SET_APPLIED = (
     )
     .values(applied_sequence=bindparam("author_sequence"))
 )
-_STATE = ("sequence", "device_id", "updated_at", "hmac", "encrypted_wallet")
+_INSERTION = sqlite.insert(versions)
+_STORE = _INSERTION.on_conflict_do_update(
+    index_elements=["account_id", "slot"],
+    set_={
+        name: _INSERTION.excluded[name]
+        for name in ("sequence", "device_id", "updated_at", "hmac", "encrypted_wallet")
+    },
+)
 
 
-def _store_statement(dialect: Any) -> Any:
-    insertion = dialect.insert(versions)
-    return insertion.on_conflict_do_update(
-        index_elements=["account_id", "slot"],
-        set_={name: insertion.excluded[name] for name in _STATE},
-    )
+@functools.cache
+def _compile(statement: Executable) -> str:
+    return str(statement.compile(dialect=sqlite.dialect()))
 
 
-_STORE = {"sqlite": _store_statement(sqlite), "postgresql": _store_statement(postgresql)}
+def _write_rows(
+    connection: Connection, statement: Executable, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Execute the statement with each of the rows, whose values are in its own order.
 
-
-@dataclass(slots=True)
-class _Account:
-    """An account as the pushes of one transaction leave it."""
-
-    sequence: int
-    accepted: dict[int, WalletState]
+    By the driver: to bring a row there by SQLAlchemy takes longer than SQLite takes to write it.
+    """
+    connection.exec_driver_sql(_compile(statement), [*rows])
 
 
 def push_states(
@@ -102,40 +106,57 @@ def push_states(
     A push wins with the stored sequence plus 1. One that repeats the stored state is the retry of
     a push whose answer was lost. Any other is answered with the latest state.
     """
-    tokens = {push.token_hash for push in pushes}
-    authors = {row.token_hash: row for row in connection.execute(_AUTHORS, {"tokens": [*tokens]})}
-    states: dict[int, _Account] = {}
+    known = recall(connection)
+    _learn_missing(connection, known, pushes)
     now_ms = context.now_ms()
     updated_at = time_from_ms(now_ms)
+    accepted: dict[int, dict[int, WalletState]] = {}
     outcomes: list[Pushed | RpcError] = []
     for push in pushes:
-        author = authors.get(push.token_hash)
-        if author is None or author.account_id != push.account_id:
+        account = known.accounts.get(push.account_id)
+        device_id = None if account is None else account.devices.get(push.token_hash)
+        if account is None or device_id is None:
             outcomes.append(BadToken())
-        elif author.disabled:
+        elif account.disabled:
             outcomes.append(AccountDisabled())
+        elif push.sequence == account.sequence + 1:
+            state = WalletState(
+                push.sequence, push.encrypted_wallet, push.hmac, device_id, updated_at
+            )
+            account.sequence = push.sequence
+            accepted.setdefault(push.account_id, {})[push.sequence] = state
+            outcomes.append(Pushed(state, fresh=True))
         else:
-            account = states.setdefault(author.account_id, _Account(author.sequence, {}))
-            if push.sequence == account.sequence + 1:
-                state = WalletState(
-                    push.sequence, push.encrypted_wallet, push.hmac, author.device_id, updated_at
-                )
-                account.sequence = push.sequence
-                account.accepted[push.sequence] = state
-                outcomes.append(Pushed(state, fresh=True))
-            else:
-                outcomes.append(_judge_repeated(connection, context, push, account))
-    _store_accepted(connection, context, states, now_ms)
+            unwritten = accepted.get(push.account_id, {})
+            outcomes.append(_judge_repeated(connection, context, push, account.sequence, unwritten))
+    if accepted:
+        _store_accepted(connection, context, accepted, now_ms)
     return outcomes
 
 
+def _learn_missing(connection: Connection, known: Known, pushes: Sequence[PushState]) -> None:
+    """Read the accounts and the devices of the tokens that are not known yet."""
+    missing = {push.token_hash for push in pushes if not known.has(push.account_id, push.token_hash)}
+    if missing:
+        for row in connection.execute(_AUTHORS, {"tokens": [*missing]}):
+            account = known.learn(row.account_id, row.sequence, disabled=row.disabled)
+            account.devices[row.token_hash] = row.device_id
+
+
 def _judge_repeated(
-    connection: Connection, context: Context, push: PushState, account: _Account
+    connection: Connection,
+    context: Context,
+    push: PushState,
+    newest: int,
+    unwritten: Mapping[int, WalletState],
 ) -> Pushed | Conflict:
-    """A push of another sequence than the next: a retry, one that landed before, or a conflict."""
+    """A push of another sequence than the next: a retry, one that landed before, or a conflict.
+
+    ``newest``: the account's sequence; ``unwritten``: what this transaction has accepted of it.
+    """
     kept = None
-    if account.sequence - context.history_depth < push.sequence <= account.sequence:
-        kept = account.accepted.get(push.sequence) or _load_version(
+    if newest - context.history_depth < push.sequence <= newest:
+        kept = unwritten.get(push.sequence) or _load_version(
             connection, context, push.account_id, push.sequence
         )
     same = (
@@ -143,52 +164,45 @@ def _judge_repeated(
         and kept.encrypted_wallet == push.encrypted_wallet
         and kept.hmac == push.hmac
     )
-    if same and push.sequence == account.sequence:
+    if same and push.sequence == newest:
         assert kept is not None
         return Pushed(kept, fresh=False)
-    latest = account.accepted.get(account.sequence) or load_latest(
-        connection, context, push.account_id, account.sequence
-    )
-    text = f"sequence {push.sequence} is not the next; the stored one is {account.sequence}"
+    latest = unwritten.get(newest) or load_latest(connection, context, push.account_id, newest)
+    text = f"sequence {push.sequence} is not the next; the stored one is {newest}"
     return Conflict(text, wallet=latest, landed=same)
 
 
 def _store_accepted(
-    connection: Connection, context: Context, states: dict[int, _Account], now_ms: int
+    connection: Connection,
+    context: Context,
+    accepted: Mapping[int, Mapping[int, WalletState]],
+    now_ms: int,
 ) -> None:
     rows = []
     heads = []
     applied = {}
-    for account_id, account in states.items():
-        if not account.accepted:
-            continue
-        heads.append({"head_account": account_id, "head_sequence": account.sequence})
-        accepted = [*account.accepted.values()]
+    depth = context.history_depth
+    for account_id, states in accepted.items():
+        for state in states.values():
+            applied[account_id, state.device_id] = state.sequence
         # What has fallen out of the ring by the end of the transaction is not written first.
         rows += [
-            {
-                "account_id": account_id,
-                "slot": state.sequence % context.history_depth,
-                "sequence": state.sequence,
-                "device_id": state.device_id,
-                "updated_at": now_ms,
-                "hmac": state.hmac.encode(),
-                "encrypted_wallet": state.encrypted_wallet.encode(),
-            }
-            for state in accepted[-context.history_depth :]
+            (
+                account_id,
+                state.sequence % depth,
+                state.sequence,
+                state.device_id,
+                now_ms,
+                state.hmac.encode(),
+                state.encrypted_wallet.encode(),
+            )
+            for state in [*states.values()][-depth:]
         ]
-        for state in accepted:
-            applied[account_id, state.device_id] = state.sequence
-    if rows:
-        connection.execute(_STORE[connection.dialect.name], rows)
-        connection.execute(_SET_HEAD, heads)
-        connection.execute(
-            _SET_APPLIED,
-            [
-                {"author_account": account, "author_device": device, "author_sequence": sequence}
-                for (account, device), sequence in applied.items()
-            ],
-        )
+        heads.append((max(states), account_id))
+    _write_rows(connection, _STORE, rows)
+    _write_rows(connection, _SET_HEAD, heads)
+    authors = [(sequence, *author) for author, sequence in applied.items()]
+    _write_rows(connection, _SET_APPLIED, authors)
 
 
 def load_wallet(
