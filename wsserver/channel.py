@@ -117,6 +117,11 @@ class Channel:
         return self._session.token_hash
 
     @property
+    def presence(self) -> bool:
+        """Whether the session hears of the account's other devices."""
+        return self._session.presence
+
+    @property
     def device(self) -> DeviceRecord | None:
         """The session's device, once the session is open."""
         return self._session.device

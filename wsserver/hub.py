@@ -38,6 +38,10 @@ class Listener(Protocol):
     def device(self, device: DeviceRecord) -> None: ...
 
     @property
+    def presence(self) -> bool:
+        """Whether it hears of the account's other devices."""
+
+    @property
     def idle_since_s(self) -> float:
         """About when its last message came, on the gate's clock."""
         ...
@@ -98,7 +102,7 @@ class Hub:
                 continue
             # The twin's was kept true; what this one's session read while it joined may be older.
             applied_sequence = max(twin.applied_sequence, device.applied_sequence)
-            listener.device = replace(device, applied_sequence=applied_sequence)
+            listener.device = device.having_applied(applied_sequence)
             return
         self._tell_device(account_id, device, online=True)
 
@@ -134,17 +138,23 @@ class Hub:
     def _apply(self, event: Applied, listeners: tuple[Listener, ...]) -> None:
         applied: DeviceRecord | None = None
         for listener in listeners:
-            if listener.device is not None and listener.device.device_id == event.device_id:
-                applied = applied or replace(listener.device, applied_sequence=event.sequence)
+            device = listener.device
+            if device is not None and device.device_id == event.device_id:
+                applied = applied or device.having_applied(event.sequence)
                 listener.device = applied
         if applied is not None:
             self._tell_device(event.account_id, applied, online=True)
 
     def _tell_device(self, account_id: int, device: DeviceRecord, *, online: bool) -> None:
         """Tell the account's other devices; a device hears nothing of itself."""
-        update = device_message(device, online=online, current=False)
-        for listener in self._listeners.get(account_id, ()):
-            if listener.device_id != device.device_id:
+        others = [
+            listener
+            for listener in self._listeners.get(account_id, ())
+            if listener.presence and listener.device_id != device.device_id
+        ]
+        if others:
+            update = device_message(device, online=online, current=False)
+            for listener in others:
                 listener.device_updated(update)
 
 

@@ -66,6 +66,12 @@ class DeviceRecord:
     last_seen_at_ms: int
     applied_sequence: int
 
+    def having_applied(self, sequence: int) -> DeviceRecord:
+        """The device once it has acknowledged that sequence."""
+        return DeviceRecord(
+            self.device_id, self.name, self.created_at_ms, self.last_seen_at_ms, sequence
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedSession:

@@ -76,6 +76,7 @@ _ENDING: Final = frozenset(
 """Calls that are answered before the revocation that they may bring about."""
 _GIVING: Final = frozenset({"wallet.get", "wallet.push"})
 """Calls whose answers say where the wallet stands: no notification overtakes one that is made."""
+_GIVEN: Final = (WalletState, Receipt)
 
 
 class _Phase(enum.Enum):
@@ -125,8 +126,7 @@ class Session:
         "_opened",
         "_pending",
         "_phase",
-        "_presence",
-        "_refusals",
+                "_refusals",
         "_revoked",
         "_ticket",
         "_told",
@@ -138,6 +138,7 @@ class Session:
         "device_id",
         "facts",
         "newest",
+        "presence",
         "token_hash",
     )
 
@@ -172,7 +173,8 @@ class Session:
         self._told = 0
         """The newest sequence that it was told of."""
         self._deliver_state = False
-        self._presence = False
+        self.presence = False
+        """Whether it hears of the account's other devices."""
         self._held = 0
         """Batches in which a giving call has ended, and which are not answered yet."""
         self._wallet_slot: Published | None = None
@@ -233,7 +235,7 @@ class Session:
 
     def device_updated(self, device: Device, *, congested: bool) -> list[Effect]:
         """Another device came, went or acknowledged."""
-        if self._is_deaf() or not self._presence:
+        if self._is_deaf() or not self.presence:
             return []
         # What waits already goes first, or it would come after what is newer.
         if self._may_notify() and not congested and self._device_slots is None:
@@ -296,7 +298,7 @@ class Session:
         self.device_id = owner.device_id
         self.token_hash = token_hash
         self._deliver_state = call.deliver == "state"
-        self._presence = call.presence
+        self.presence = call.presence
         self._emit(Join(owner.account_id))
 
     def leave(self) -> None:
@@ -526,4 +528,4 @@ class Session:
 def _given_sequence(outcome: Any) -> int:
     """The sequence of the wallet's state that an answer gives; 0 where it gives none."""
     state = outcome.wallet if isinstance(outcome, Conflict) else outcome
-    return state.sequence if isinstance(state, WalletState | Receipt) else 0
+    return state.sequence if isinstance(state, _GIVEN) else 0

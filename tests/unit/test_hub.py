@@ -29,6 +29,7 @@ class Ear:
         self.reasons: list[str] = []
 
     idle_since_s = 0.0
+    presence = True
 
     def crowd_out(self) -> None:
         raise NotImplementedError
@@ -279,3 +280,14 @@ def test_a_listener_is_announced_only_with_an_open_session() -> None:
     hub.join(ACCOUNT, phone)
     with pytest.raises(AssertionError, match="before its session was open"):
         hub.announce(ACCOUNT, phone)
+
+
+def test_who_did_not_ask_for_presence_is_told_of_no_device() -> None:
+    hub, phone, laptop = Hub(), Ear(1, "phone"), Ear(2, "laptop")
+    laptop.presence = False
+    open_in(hub, laptop, phone)
+
+    hub.publish(Applied(ACCOUNT, "phone", 3))
+    hub.leave(ACCOUNT, phone, now_ms=NOW_MS)
+
+    assert laptop.devices == []

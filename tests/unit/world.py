@@ -607,6 +607,10 @@ class Peer:
         self.session.device = device
 
     @property
+    def presence(self) -> bool:
+        return self.session.presence
+
+    @property
     def idle_since_s(self) -> float:
         return self.session.idle_since_s
 

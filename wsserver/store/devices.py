@@ -204,10 +204,7 @@ def acknowledge_state(
         .where(devices.c.token_hash == operation.token_hash)
         .values(applied_sequence=operation.sequence)
     )
-    device = DeviceRecord(
-        known.device_id, known.name, known.created_at_ms, known.last_seen_at_ms, operation.sequence
-    )
-    return Acknowledged(device, changed=True)
+    return Acknowledged(known.having_applied(operation.sequence), changed=True)
 
 
 def mark_seen(
