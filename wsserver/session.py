@@ -126,7 +126,7 @@ class Session:
         "_opened",
         "_pending",
         "_phase",
-                "_refusals",
+        "_refusals",
         "_revoked",
         "_ticket",
         "_told",

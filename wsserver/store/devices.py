@@ -34,17 +34,48 @@ from wsserver.operations import (
 from wsserver.store import wallets
 from wsserver.store.accounts import lock_checked, password_values
 from wsserver.store.context import Context
-from wsserver.store.tables import accounts, devices
+from wsserver.store.rows import write_rows
+from wsserver.store.tables import accounts, devices, versions
 
-_FIND_TOKEN = select(devices.c.account_id, devices.c.device_id).where(
-    devices.c.token_hash == bindparam("token_hash")
+_FIND_TOKENS = select(devices.c.token_hash, devices.c.account_id, devices.c.device_id).where(
+    devices.c.token_hash.in_(bindparam("tokens", expanding=True))
 )
-_SESSION = (
-    select(devices, accounts.c.epoch, accounts.c.sequence, accounts.c.disabled)
+_SESSION_LOCKED = (
+    select(devices, accounts.c.sequence)
     .join_from(devices, accounts)
-    .where(devices.c.token_hash == bindparam("token_hash"))
+    .where(
+        devices.c.token_hash == bindparam("token_hash"),
+        devices.c.account_id == bindparam("account_id"),
+    )
+    .with_for_update()
 )
-_SESSION_LOCKED = _SESSION.where(devices.c.account_id == bindparam("account_id")).with_for_update()
+_SESSIONS = (
+    select(
+        devices.c.token_hash,
+        devices.c.account_id,
+        devices.c.device_id.label("session_device"),
+        devices.c.name,
+        devices.c.created_at,
+        devices.c.last_seen_at,
+        devices.c.applied_sequence,
+        devices.c.token_used_at,
+        accounts.c.epoch,
+        accounts.c.disabled,
+        versions.c.sequence,
+        versions.c.device_id,
+        versions.c.updated_at,
+        versions.c.hmac,
+        versions.c.encrypted_wallet,
+    )
+    .join_from(devices, accounts)
+    .outerjoin(
+        versions,
+        (versions.c.account_id == accounts.c.id)
+        & (versions.c.slot == accounts.c.sequence % bindparam("depth"))
+        & (versions.c.sequence == accounts.c.sequence),
+    )
+    .where(devices.c.token_hash.in_(bindparam("tokens", expanding=True)))
+)
 _DEVICES = (
     select(devices)
     .where(devices.c.account_id == bindparam("account_id"))
@@ -60,26 +91,41 @@ _MARK_SEEN = (
 )
 
 
-def find_token(connection: Connection, context: Context, operation: FindToken) -> TokenOwner | None:
-    """Whose the token is."""
-    row = connection.execute(_FIND_TOKEN, {"token_hash": operation.token_hash}).one_or_none()
-    return None if row is None else TokenOwner(row.account_id, row.device_id)
+def find_tokens(
+    connection: Connection, context: Context, operations: Sequence[FindToken]
+) -> list[TokenOwner | None]:
+    """Whose each token is."""
+    rows = connection.execute(_FIND_TOKENS, {"tokens": [one.token_hash for one in operations]})
+    owners = {row.token_hash: TokenOwner(row.account_id, row.device_id) for row in rows}
+    return [owners.get(operation.token_hash) for operation in operations]
 
 
-def load_session(connection: Connection, context: Context, operation: LoadSession) -> OpenedSession:
-    """What a resume answers; raises BadToken, AccountDisabled."""
-    row = connection.execute(_SESSION, {"token_hash": operation.token_hash}).one_or_none()
+def load_sessions(
+    connection: Connection, context: Context, operations: Sequence[LoadSession]
+) -> list[OpenedSession | BadToken | AccountDisabled]:
+    """What each resume answers."""
+    tokens = [operation.token_hash for operation in operations]
+    rows = connection.execute(_SESSIONS, {"tokens": tokens, "depth": context.history_depth})
+    known = {row.token_hash: row for row in rows}
     now_ms = context.now_ms()
+    return [_open(known.get(token_hash), context, now_ms) for token_hash in tokens]
+
+
+def _open(
+    row: Row[*tuple[Any, ...]] | None, context: Context, now_ms: int
+) -> OpenedSession | BadToken | AccountDisabled:
     if row is None or row.token_used_at + context.token_lifetime_ms <= now_ms:
-        raise BadToken
+        return BadToken()
     if row.disabled:
-        raise AccountDisabled
+        return AccountDisabled()
     return OpenedSession(
         account_id=row.account_id,
-        device=_record(row),
+        device=DeviceRecord(
+            row.session_device, row.name, row.created_at, row.last_seen_at, row.applied_sequence
+        ),
         epoch=row.epoch,
-        head=wallets.load_latest(connection, context, row.account_id, row.sequence),
-        token_hash=operation.token_hash,
+        head=None if row.sequence is None else wallets.state_of(row),
+        token_hash=row.token_hash,
         token_used_at_ms=row.token_used_at,
         expires_at_ms=now_ms + context.token_lifetime_ms,
     )
@@ -211,13 +257,8 @@ def mark_seen(
     connection: Connection, context: Context, operations: Sequence[MarkSeen]
 ) -> list[None]:
     """Keep tokens alive and ``lastSeenAt`` true; a token that has ended is passed over."""
-    connection.execute(
-        _MARK_SEEN,
-        [
-            {"seen_token": operation.token_hash, "seen_at": operation.at_ms}
-            for operation in operations
-        ],
-    )
+    rows = [(one.at_ms, one.at_ms, one.token_hash) for one in operations]
+    write_rows(connection, _MARK_SEEN, rows)
     return [None for _ in operations]
 
 

@@ -22,6 +22,7 @@ from wsserver.operations import (
     ProbeWrite,
     PushState,
 )
+from wsserver.store.rows import execute_text
 
 ACCOUNTS_MAX: Final = 20_000
 """Accounts that are kept in mind, half a KiB each; beyond that all are read anew."""
@@ -66,8 +67,8 @@ class Known:
 
 def recall(connection: Connection) -> Known:
     """What is known by this connection, which has a transaction under way."""
-    (data_version,) = connection.exec_driver_sql("PRAGMA data_version").one()
     known: Known = connection.info.setdefault(Known, Known())
+    ((data_version,),) = execute_text(connection, "PRAGMA data_version")
     known.keep_if(data_version)
     return known
 

@@ -90,8 +90,9 @@ class Lane:
         self._clock = clock
         self._observe_batch = observe_batch
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
-        self._bytes_lock = threading.Lock()
-        self._bytes = 0
+        # Each has one writer: the event loop, and the lane's thread.
+        self._submitted_bytes = 0
+        self._taken_bytes = 0
         self._connection: Connection | None = None
         self._fault: str | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -108,13 +109,12 @@ class Lane:
     def submit(self, operation: Operation[Any], done: Done, *, size_bytes: int = 0) -> None:
         """Queue the operation; raises Unavailable when the queue is full."""
         limits = self._limits
-        if self._queue.qsize() >= limits.queue_operations or self._bytes >= limits.queue_bytes:
+        waiting_bytes = self._submitted_bytes - self._taken_bytes
+        if self._queue.qsize() >= limits.queue_operations or waiting_bytes >= limits.queue_bytes:
             raise Unavailable(
                 "the server has more to do than it can", retry_after_ms=RETRY_AFTER_MS
             )
-        if size_bytes:
-            with self._bytes_lock:
-                self._bytes += size_bytes
+        self._submitted_bytes += size_bytes
         self._queue.put(Waiting(operation, size_bytes, self._clock(), done))
 
     def close(self, timeout_s: float) -> bool:
@@ -155,9 +155,7 @@ class Lane:
             if full or self._queue.empty():
                 break
             item = self._queue.get()
-        if batch_bytes:
-            with self._bytes_lock:
-                self._bytes -= batch_bytes
+        self._taken_bytes += batch_bytes
         return batch, item is not None
 
     def _commit(self, batch: list[Waiting]) -> None:

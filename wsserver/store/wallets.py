@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 from sqlalchemy.dialects import sqlite
 
 from wsschema.errors import AccountDisabled, BadToken, Conflict, RpcError
@@ -15,6 +14,7 @@ from wsschema.times import time_from_ms
 from wsserver.operations import LoadHistory, LoadWallet, Pushed, PushState
 from wsserver.store.context import Context
 from wsserver.store.known import Known, recall
+from wsserver.store.rows import write_rows
 from wsserver.store.tables import accounts, devices, versions
 
 _AUTHORS = (
@@ -83,21 +83,6 @@ _STORE = _INSERTION.on_conflict_do_update(
 )
 
 
-@functools.cache
-def _compile(statement: Executable) -> str:
-    return str(statement.compile(dialect=sqlite.dialect()))
-
-
-def _write_rows(
-    connection: Connection, statement: Executable, rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Execute the statement with each of the rows, whose values are in its own order.
-
-    By the driver: to bring a row there by SQLAlchemy takes longer than SQLite takes to write it.
-    """
-    connection.exec_driver_sql(_compile(statement), [*rows])
-
-
 def push_states(
     connection: Connection, context: Context, pushes: Sequence[PushState]
 ) -> list[Pushed | RpcError]:
@@ -136,7 +121,9 @@ def push_states(
 
 def _learn_missing(connection: Connection, known: Known, pushes: Sequence[PushState]) -> None:
     """Read the accounts and the devices of the tokens that are not known yet."""
-    missing = {push.token_hash for push in pushes if not known.has(push.account_id, push.token_hash)}
+    missing = {
+        push.token_hash for push in pushes if not known.has(push.account_id, push.token_hash)
+    }
     if missing:
         for row in connection.execute(_AUTHORS, {"tokens": [*missing]}):
             account = known.learn(row.account_id, row.sequence, disabled=row.disabled)
@@ -199,10 +186,10 @@ def _store_accepted(
             for state in [*states.values()][-depth:]
         ]
         heads.append((max(states), account_id))
-    _write_rows(connection, _STORE, rows)
-    _write_rows(connection, _SET_HEAD, heads)
+    write_rows(connection, _STORE, rows)
+    write_rows(connection, _SET_HEAD, heads)
     authors = [(sequence, *author) for author, sequence in applied.items()]
-    _write_rows(connection, _SET_APPLIED, authors)
+    write_rows(connection, _SET_APPLIED, authors)
 
 
 def load_wallet(
@@ -212,7 +199,7 @@ def load_wallet(
     account_id, sequence = operation.account_id, operation.sequence
     if sequence is None:
         row = connection.execute(_LATEST, {"account_id": account_id}).one_or_none()
-        return None if row is None else _state(row)
+        return None if row is None else state_of(row)
     return _load_version(connection, context, account_id, sequence)
 
 
@@ -253,10 +240,11 @@ def _load_version(
         "sequence": sequence,
     }
     row = connection.execute(_VERSION, parameters).one_or_none()
-    return None if row is None else _state(row)
+    return None if row is None else state_of(row)
 
 
-def _state(row: Row[*tuple[Any, ...]]) -> WalletState:
+def state_of(row: Row[*tuple[Any, ...]]) -> WalletState:
+    """The state that a row of `versions` holds."""
     return WalletState(
         sequence=row.sequence,
         encrypted_wallet=row.encrypted_wallet.decode(),
