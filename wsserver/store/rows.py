@@ -11,13 +11,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, UpdateBase
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
 
 def write_rows(
-    connection: Connection, statement: Executable, rows: Sequence[tuple[Any, ...]]
+    connection: Connection, statement: UpdateBase, rows: Sequence[tuple[Any, ...]]
 ) -> None:
     """Execute the statement with each of the rows, whose values are in its own order."""
     text = _compile(statement)
@@ -30,8 +30,7 @@ def execute_text(connection: Connection, text: str) -> list[tuple[Any, ...]]:
     with _telling_errors(connection, text):
         cursor = connection.connection.cursor()
         cursor.execute(text)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
+        return [*cursor.fetchall()]
 
 
 @contextlib.contextmanager
@@ -41,10 +40,16 @@ def _telling_errors(connection: Connection, text: str) -> Iterator[None]:
         yield
     except driver.Error as error:
         raise DBAPIError.instance(
-            text, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect
+            text,
+            None,
+            error,
+            driver.Error,
+            hide_parameters=True,
+            connection_invalidated=connection.dialect.is_disconnect(error, None, None),
+            dialect=connection.dialect,
         ) from error
 
 
 @functools.cache
-def _compile(statement: Executable) -> str:
+def _compile(statement: UpdateBase) -> str:
     return str(statement.compile(dialect=sqlite.dialect()))

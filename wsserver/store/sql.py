@@ -374,8 +374,8 @@ def create_store_engine(
 ) -> Engine:
     """An engine whose every connection is its own, set up to read, or to write.
 
-    ``checkpointing`` is for one connection of all, the one that writes most: SQLite before 3.51.3 can lose commits to two
-    that checkpoint at once (3.50.7 and 3.44.6 have the repair too).
+    ``checkpointing`` is for one connection of all, the one that writes most: SQLite before 3.51.3
+    can lose commits to two that checkpoint at once (3.50.7 and 3.44.6 have the repair too).
     """
     pragmas = [f"busy_timeout={int(busy_timeout_s * 1000)}", "foreign_keys=ON"]
     if reading:
