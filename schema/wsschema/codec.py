@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
@@ -23,6 +23,7 @@ from wsschema.errors import (
     error_from_wire,
 )
 from wsschema.fields import FieldError, decode, encode
+from wsschema.frozen import frozen
 from wsschema.messages import (
     METHOD_OF,
     METHODS,
@@ -45,7 +46,7 @@ class Absent(enum.Enum):
 ABSENT: Final = Absent.ABSENT
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """One call as it came: its envelope is sound, its params are not looked at yet."""
 
@@ -69,7 +70,7 @@ class Request:
             raise InvalidParams.from_field(error) from None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Malformed:
     """One call whose envelope is unsound, and the answer it gets."""
 
@@ -77,7 +78,7 @@ class Malformed:
     error: RpcError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Batch:
     """The calls of one array, to be answered in one array."""
 
@@ -156,7 +157,7 @@ def encode_call(call_id: Id, call: Call[Any]) -> bytes:
     return orjson.dumps(envelope)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """The answer to the call ``id``: ``result`` as JSON, or ``error``."""
 
@@ -165,7 +166,7 @@ class Answer:
     error: RpcError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UnknownNotification:
     """A notification that this version does not know; a client ignores it."""
 
