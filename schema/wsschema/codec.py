@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import field
+from types import NoneType
 from typing import Any, Final
 
 import orjson
@@ -44,6 +45,7 @@ class Absent(enum.Enum):
 
 
 ABSENT: Final = Absent.ABSENT
+_ID_TYPES: Final = frozenset({str, int, float, NoneType, Absent})
 
 
 @frozen
@@ -106,7 +108,7 @@ def _parse_request(value: Any) -> Request | Malformed:
     if type(value) is not dict:
         return Malformed(None, InvalidRequest("Invalid Request: a call is an object"))
     call_id = value.get("id", ABSENT)
-    if call_id is not ABSENT and call_id is not None and type(call_id) not in (str, int, float):
+    if type(call_id) not in _ID_TYPES:
         return Malformed(
             None, InvalidRequest("Invalid Request: id must be a string, a number or null")
         )
@@ -202,7 +204,7 @@ def parse_incoming(payload: bytes | str) -> Answer | Notification | UnknownNotif
 
 def _answer_id(answer: dict[str, Any]) -> Id:
     answer_id: Id = answer.get("id")
-    if answer_id is not None and type(answer_id) not in (str, int, float):
+    if type(answer_id) not in _ID_TYPES:
         raise InvalidRequest("the server sent an answer whose id is no string and no number")
     return answer_id
 
