@@ -5,14 +5,15 @@ The shell carries out one list of effects to its end before it tells the session
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from wsschema.close_codes import CloseCode
+from wsschema.frozen import frozen
 from wsserver.operations import OpenedSession, Operation, Published
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Perform:
     """Perform the operation; ``Session.complete`` takes its answer, or its RpcError, later."""
 
@@ -20,7 +21,7 @@ class Perform:
     operation: Operation[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answered:
     """A call ended with ``outcome``: ``ok``, or the reason or the code of its error.
 
@@ -33,7 +34,7 @@ class Answered:
     payload: bytes | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Send:
     """Send this message; ``notification`` is its method, where it is one."""
 
@@ -41,7 +42,7 @@ class Send:
     notification: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notify:
     """Send the update, with its state or without: the same bytes for every listener."""
 
@@ -49,38 +50,38 @@ class Notify:
     with_wallet: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Join:
     """Join the account's listeners."""
 
     account_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leave:
     """Leave the account's listeners."""
 
     account_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opened:
     """The session is live: the authentication clock ends, the others learn of the device."""
 
     opened: OpenedSession
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RestartClock:
     """The authentication clock starts anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StopClock:
     """The authentication clock stands still."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Close:
     """Close the connection after all that was sent. Nothing but a `Leave` follows."""
 

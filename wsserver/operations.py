@@ -9,9 +9,10 @@ connected is told by `events_of`, to be published in commit order, before the wr
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Generic, TypeVar
 
+from wsschema.frozen import frozen
 from wsschema.messages import Kdf, KeyDerivation, SealedWallet, WalletState, WalletVersion
 
 R = TypeVar("R")
@@ -22,7 +23,7 @@ SCRYPT_P = 1
 """Today's cost of a stored password (``docs/protocol.md``, Rules of the account): 32 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PasswordHash:
     """A stored password: scrypt (RFC 7914) of it with its own salt, and the parameters of that."""
 
@@ -38,7 +39,7 @@ class PasswordHash:
         return self.n * self.r * self.p < SCRYPT_N * SCRYPT_R * SCRYPT_P
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credentials:
     """What a login or a password change is checked against."""
 
@@ -48,7 +49,7 @@ class Credentials:
     disabled: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenOwner:
     """Whose a token is."""
 
@@ -56,7 +57,7 @@ class TokenOwner:
     device_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeviceRecord:
     """A device as it is stored; times in milliseconds since the Unix epoch."""
 
@@ -73,7 +74,7 @@ class DeviceRecord:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenedSession:
     """What a login or a resume begins with. ``token`` is there after a login only.
 
@@ -92,7 +93,7 @@ class OpenedSession:
     dropped_device_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pushed:
     """A push that succeeded; ``fresh`` is False for the retry of one that was stored already."""
 
@@ -100,7 +101,7 @@ class Pushed:
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Acknowledged:
     """``changed`` is False where a state at least as new was acknowledged before."""
 
@@ -108,7 +109,7 @@ class Acknowledged:
     changed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredDevices:
     """All devices of an account, and the store's time of reading them."""
 
@@ -136,14 +137,14 @@ def perform(operation: Operation[R]) -> Flow[R]:
 # Passwords and presence: answered by the shell, not by the store.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HashPassword(Operation[PasswordHash]):
     """The password under a fresh salt and today's parameters."""
 
     password: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckPassword(Operation[bool]):
     """Whether the password is the stored one; None is an unknown account's and takes as long."""
 
@@ -151,7 +152,7 @@ class CheckPassword(Operation[bool]):
     stored: PasswordHash | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FindOnline(Operation[frozenset[str]]):
     """The ids of the account's devices that are connected now."""
 
@@ -161,42 +162,42 @@ class FindOnline(Operation[frozenset[str]]):
 # Reads.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadCredentials(Operation[Credentials | None]):
     """By address, lowered."""
 
     email: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadAccountCredentials(Operation[Credentials | None]):
     """By account; None once it is deleted."""
 
     account_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadKeyDerivation(Operation[KeyDerivation | None]):
     """What the client of that address, lowered, derives its keys with."""
 
     email: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FindToken(Operation[TokenOwner | None]):
     """Whose the token is, live or expired."""
 
     token_hash: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadSession(Operation[OpenedSession]):
     """Fails with BadToken, or with AccountDisabled."""
 
     token_hash: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadWallet(Operation[WalletState | None]):
     """The latest state, or that of a sequence."""
 
@@ -204,7 +205,7 @@ class LoadWallet(Operation[WalletState | None]):
     sequence: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadHistory(Operation[tuple[WalletVersion, ...]]):
     """The kept versions below ``before``, newest first, at most ``limit``."""
 
@@ -213,7 +214,7 @@ class LoadHistory(Operation[tuple[WalletVersion, ...]]):
     before: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadDevices(Operation[StoredDevices]):
     """All devices of the account, oldest first."""
 
@@ -223,7 +224,7 @@ class LoadDevices(Operation[StoredDevices]):
 # Writes.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CreateAccount(Operation[None]):
     """Fails with AccountExists."""
 
@@ -235,7 +236,7 @@ class CreateAccount(Operation[None]):
     verified: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenSession(Operation[OpenedSession]):
     """Gives the device a new token, if the checked password is still the stored one.
 
@@ -253,7 +254,7 @@ class OpenSession(Operation[OpenedSession]):
     online: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PushState(Operation[Pushed]):
     """Stores the next state under a live token. Fails with BadToken, AccountDisabled, Conflict.
 
@@ -269,7 +270,7 @@ class PushState(Operation[Pushed]):
     hmac: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AcknowledgeState(Operation[Acknowledged]):
     """Fails with BadToken, NoSuchVersion."""
 
@@ -279,7 +280,7 @@ class AcknowledgeState(Operation[Acknowledged]):
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReplacePassword(Operation[None]):
     """New credentials and the re-encrypted wallet, or nothing; ends every token of the account.
 
@@ -296,7 +297,7 @@ class ReplacePassword(Operation[None]):
     wallet: SealedWallet | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemoveAccount(Operation[None]):
     """Fails with BadToken, BadCredentials."""
 
@@ -306,7 +307,7 @@ class RemoveAccount(Operation[None]):
     checked: PasswordHash = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndSession(Operation[None]):
     """Ends a token; its device stays on the list. Fails with BadToken."""
 
@@ -315,7 +316,7 @@ class EndSession(Operation[None]):
     account_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemoveDevice(Operation[None]):
     """Fails with BadToken, NoSuchDevice."""
 
@@ -325,7 +326,7 @@ class RemoveDevice(Operation[None]):
     device_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MarkSeen(Operation[None]):
     """A device was here at that time: keeps its token alive and its ``lastSeenAt`` true."""
 
@@ -334,7 +335,7 @@ class MarkSeen(Operation[None]):
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProbeWrite(Operation[None]):
     """Commits a write of no consequence: whether the store can be written."""
 
@@ -344,7 +345,7 @@ class ProbeWrite(Operation[None]):
 # What the operator's commands did, in processes of their own.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notice:
     """A command ended sessions: all of the account, or those of one device.
 
@@ -358,12 +359,12 @@ class Notice:
     kept_token_hash: bytes | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FindNewestNotice(Operation[int]):
     """The id of the newest notice; 0 where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadNotices(Operation[tuple[Notice, ...]]):
     """The notices with ids above ``after``, oldest first, at most ``limit``.
 
@@ -379,21 +380,21 @@ class LoadNotices(Operation[tuple[Notice, ...]]):
 # Registration by mail, and the reset of a forgotten root password.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FindAllowed(Operation[bool]):
     """Whether the operator's allowlist in the database has the address."""
 
     email: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadPendingPassword(Operation[PasswordHash | None]):
     """The password of the registration that waits for its address to be verified."""
 
     email: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StartRegistration(Operation[str | None]):
     """Keeps credentials until the token, which goes out by mail, activates them.
 
@@ -408,7 +409,7 @@ class StartRegistration(Operation[str | None]):
     kdf: Kdf
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RenewRegistration(Operation[str | None]):
     """A new token in place of the last; None where nothing waits, or the address is taken."""
 
@@ -416,7 +417,7 @@ class RenewRegistration(Operation[str | None]):
     email: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivateRegistration(Operation[None]):
     """Makes the account of the registration that the token is for. Fails: BadVerificationToken."""
 
@@ -424,7 +425,7 @@ class ActivateRegistration(Operation[None]):
     token_hash: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StartReset(Operation[str | None]):
     """A token to reset the account with; None where there is no account to be reset."""
 
@@ -432,7 +433,7 @@ class StartReset(Operation[str | None]):
     email: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FinishReset(Operation[int]):
     """New credentials; the wallet, its history and every token go, the epoch is new.
 
@@ -446,7 +447,7 @@ class FinishReset(Operation[int]):
     kdf: Kdf
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendLetter(Operation[None]):
     """Have a mail sent, some time: ``kind`` is verification, address_taken, reset, or none."""
 
@@ -458,7 +459,7 @@ class SendLetter(Operation[None]):
 # What a write means to others.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Published:
     """A new state is durable. Every connection of the account but the author's is to hear of it."""
 
@@ -467,7 +468,7 @@ class Published:
     author: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Applied:
     """A device acknowledged a state, or pushed one."""
 
@@ -476,7 +477,7 @@ class Applied:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Revoked:
     """Sessions are over: those of the account, or of one device, or of one token.
 

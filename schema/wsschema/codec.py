@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
+from types import NoneType
 from typing import Any, Final
 
 import orjson
@@ -23,6 +24,7 @@ from wsschema.errors import (
     error_from_wire,
 )
 from wsschema.fields import FieldError, decode, encode
+from wsschema.frozen import frozen
 from wsschema.messages import (
     METHOD_OF,
     METHODS,
@@ -43,9 +45,10 @@ class Absent(enum.Enum):
 
 
 ABSENT: Final = Absent.ABSENT
+_ID_TYPES: Final = frozenset({str, int, float, NoneType, Absent})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """One call as it came: its envelope is sound, its params are not looked at yet."""
 
@@ -69,7 +72,7 @@ class Request:
             raise InvalidParams.from_field(error) from None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Malformed:
     """One call whose envelope is unsound, and the answer it gets."""
 
@@ -77,7 +80,7 @@ class Malformed:
     error: RpcError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Batch:
     """The calls of one array, to be answered in one array."""
 
@@ -105,7 +108,7 @@ def _parse_request(value: Any) -> Request | Malformed:
     if type(value) is not dict:
         return Malformed(None, InvalidRequest("Invalid Request: a call is an object"))
     call_id = value.get("id", ABSENT)
-    if call_id is not ABSENT and call_id is not None and type(call_id) not in (str, int, float):
+    if type(call_id) not in _ID_TYPES:
         return Malformed(
             None, InvalidRequest("Invalid Request: id must be a string, a number or null")
         )
@@ -156,7 +159,7 @@ def encode_call(call_id: Id, call: Call[Any]) -> bytes:
     return orjson.dumps(envelope)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """The answer to the call ``id``: ``result`` as JSON, or ``error``."""
 
@@ -165,7 +168,7 @@ class Answer:
     error: RpcError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UnknownNotification:
     """A notification that this version does not know; a client ignores it."""
 
@@ -201,7 +204,7 @@ def parse_incoming(payload: bytes | str) -> Answer | Notification | UnknownNotif
 
 def _answer_id(answer: dict[str, Any]) -> Id:
     answer_id: Id = answer.get("id")
-    if answer_id is not None and type(answer_id) not in (str, int, float):
+    if type(answer_id) not in _ID_TYPES:
         raise InvalidRequest("the server sent an answer whose id is no string and no number")
     return answer_id
 

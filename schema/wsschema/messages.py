@@ -6,7 +6,7 @@ tokens, wallets, addresses) is hidden from ``repr``, so that no log line shows i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -22,6 +22,7 @@ from wsschema.fields import (
     Text,
     Time,
 )
+from wsschema.frozen import frozen
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -58,7 +59,7 @@ class Call(Generic[R_co]):
 # What is in the messages.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kdf:
     """How a client derives its keys: scrypt (RFC 7914) with these parameters."""
 
@@ -73,7 +74,7 @@ class Kdf:
         return cls(n, r, p, limits.KDF_NAME)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WalletState:
     """One version of a wallet, as the server keeps it: ciphertext and HMAC, opaque to it."""
 
@@ -84,7 +85,7 @@ class WalletState:
     updated_at: Timestamp
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SealedWallet:
     """The re-encrypted wallet that a password change brings."""
 
@@ -93,7 +94,7 @@ class SealedWallet:
     hmac: Hmac = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WalletVersion:
     """A kept version; ``bytes`` is the size of its ``encryptedWallet`` in UTF-8."""
 
@@ -104,7 +105,7 @@ class WalletVersion:
     bytes: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """A device of the account; ``appliedSequence``: the newest state it acknowledged (0: none)."""
 
@@ -117,7 +118,7 @@ class Device:
     applied_sequence: SequenceOrZero
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnnouncedLimits:
     """What ``server.info`` says of its limits; see `wsschema.limits.Limits`."""
 
@@ -132,12 +133,12 @@ class AnnouncedLimits:
 # Results.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Empty:
     """A result with nothing to tell."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerInfo:
     """Who the server is and what it allows."""
 
@@ -149,14 +150,14 @@ class ServerInfo:
     limits: AnnouncedLimits
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Registered:
     """Whether the account can log in at once."""
 
     verified: Flag
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyDerivation:
     """What a client needs to derive its keys from the root password."""
 
@@ -164,7 +165,7 @@ class KeyDerivation:
     kdf: Kdf
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionOpened:
     """What a device is told when its session begins (``Session`` in the protocol's types)."""
 
@@ -176,7 +177,7 @@ class SessionOpened:
     wallet: WalletState | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoggedIn:
     """``SessionOpened`` and the token to resume with."""
 
@@ -189,7 +190,7 @@ class LoggedIn:
     wallet: WalletState | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Receipt:
     """The answer to a push that asked for no more."""
 
@@ -198,14 +199,14 @@ class Receipt:
     updated_at: Timestamp
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class History:
     """Kept versions, newest first."""
 
     versions: tuple[WalletVersion, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeviceList:
     """The devices of the account."""
 
@@ -215,22 +216,22 @@ class DeviceList:
 # Calls.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GetServerInfo(Call[ServerInfo]):
     """Who the server is, its protocol version, features and limits."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ping(Call[Empty]):
     """A heartbeat for browsers, which cannot send pings."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Discover(Call[dict[str, Any]]):
     """The OpenRPC document of this server."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Register(Call[Registered]):
     """Make an account."""
 
@@ -240,28 +241,28 @@ class Register(Call[Registered]):
     kdf: Kdf
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verify(Call[Empty]):
     """Show that the address is one's own, with the token from the mail."""
 
     token: Token = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResendVerification(Call[Empty]):
     """Have the verification mail sent again."""
 
     email: EmailAddress = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RequestReset(Call[Empty]):
     """Have a mail sent with which a forgotten root password is got over."""
 
     email: EmailAddress = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reset(Call[Empty]):
     """Set new credentials with the token from the mail; the wallet is deleted."""
 
@@ -271,14 +272,14 @@ class Reset(Call[Empty]):
     kdf: Kdf
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prelogin(Call[KeyDerivation]):
     """What is needed to derive the keys of an account."""
 
     email: EmailAddress = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ChangePassword(Call[Empty]):
     """Change the password and store the re-encrypted wallet, in one transaction."""
 
@@ -289,14 +290,14 @@ class ChangePassword(Call[Empty]):
     wallet: SealedWallet | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeleteAccount(Call[Empty]):
     """Delete the account, its wallet and its history."""
 
     password: Password = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Login(Call[LoggedIn]):
     """Begin a session with a password; the device gets a new token."""
 
@@ -310,7 +311,7 @@ class Login(Call[LoggedIn]):
     presence: Flag = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resume(Call[SessionOpened]):
     """Begin a session with a token."""
 
@@ -321,19 +322,19 @@ class Resume(Call[SessionOpened]):
     presence: Flag = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Logout(Call[Empty]):
     """End this device's token and session."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GetWallet(Call[WalletState]):
     """The latest state, or a kept older one by its sequence."""
 
     sequence: Sequence | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PushWallet(Call["WalletState | Receipt"]):
     """Store the next state; answered once it is durable."""
 
@@ -343,7 +344,7 @@ class PushWallet(Call["WalletState | Receipt"]):
     receipt: Flag = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GetHistory(Call[History]):
     """What is kept of the wallet's past; ``before`` is exclusive."""
 
@@ -351,19 +352,19 @@ class GetHistory(Call[History]):
     before: Sequence | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Acknowledge(Call[Empty]):
     """This device has applied that state."""
 
     sequence: Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListDevices(Call[DeviceList]):
     """The devices of the account, who of them is online, and what each has applied."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RevokeDevice(Call[Empty]):
     """End a device's token and sessions and take it off the list."""
 
@@ -373,7 +374,7 @@ class RevokeDevice(Call[Empty]):
 # Notifications.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WalletUpdated:
     """Another connection of the account pushed."""
 
@@ -384,14 +385,14 @@ class WalletUpdated:
     wallet: WalletState | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionRevoked:
     """The session is over; close 4401 follows."""
 
     reason: Annotated[str, OneOf(REVOCATION_REASONS, grows=True)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerClosing:
     """The server drains; close 1012 follows, and the client comes back after this time."""
 
@@ -401,7 +402,7 @@ class ServerClosing:
 Notification = WalletUpdated | Device | SessionRevoked | ServerClosing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Method:
     """A method: its name, the classes of its params and its results, and who may call it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,19 @@ from wsschema.times import format_time, ms_from_time, parse_time, time_from_ms
 MS_OF_YEAR_9999_END = 253_402_300_799_999
 
 
+class Berlin(tzinfo):
+    """Berlin in the night in which its clocks go back."""
+
+    def utcoffset(self, time: datetime | None) -> timedelta:
+        return timedelta(hours=1 if time is not None and time.fold else 2)
+
+    def dst(self, time: datetime | None) -> timedelta:
+        return self.utcoffset(time) - timedelta(hours=1)
+
+    def tzname(self, time: datetime | None) -> str:
+        return "Berlin"
+
+
 def test_a_time_is_written_with_milliseconds_and_z() -> None:
     assert format_time(time_from_ms(1_767_323_045_678)) == "2026-01-02T03:04:05.678Z"
     assert format_time(time_from_ms(0)) == "1970-01-01T00:00:00.000Z"
@@ -22,6 +35,15 @@ def test_a_time_is_written_with_milliseconds_and_z() -> None:
 def test_a_time_of_another_zone_is_written_in_utc() -> None:
     east = timezone(timedelta(hours=5, minutes=30))
     assert format_time(datetime(2026, 1, 2, 5, 30, tzinfo=east)) == "2026-01-02T00:00:00.000Z"
+
+
+def test_the_hour_that_an_autumn_night_has_twice_is_two_times() -> None:
+    """They are equal in Python, and have one hash: a cache by the local time confuses them."""
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=Berlin())
+    second = first.replace(fold=1)
+    assert first == second
+    assert format_time(first) == "2026-10-25T00:30:00.000Z"
+    assert format_time(second) == "2026-10-25T01:30:00.000Z"
 
 
 def test_what_is_finer_than_a_millisecond_is_cut_off() -> None:
