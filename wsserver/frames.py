@@ -15,6 +15,7 @@ except ImportError:  # no wheel for this platform, and no compiler
     from websockets.utils import apply_mask
 
 _FINAL_TEXT: Final = 0x81
+_PONG: Final = 0x8A
 _MASKED: Final = 0x80
 
 _HEAD_16: Final = struct.Struct("!BBH")
@@ -81,3 +82,9 @@ def measure_frame(data: bytes, start: int) -> int | None:
     if length == 126:
         return 8 + int(_LENGTH_16.unpack_from(data, start + 2)[0]) if there >= 4 else None
     return 14 + int(_LENGTH_64.unpack_from(data, start + 2)[0]) if there >= 10 else None
+
+
+def is_pong(data: bytes, start: int, size: int) -> bool:
+    """Whether the frame at `start`, which measures `size`, is a pong, whole and as it must be."""
+    # A header of 6 bytes is masked, and 125 is what a control frame may carry.
+    return data[start] == _PONG and 6 <= size <= 131 and start + size <= len(data)

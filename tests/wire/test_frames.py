@@ -304,6 +304,47 @@ def test_what_waits_for_a_slow_application_is_not_copied_with_each_message() -> 
     assert listening.connection._unparsed == b""
 
 
+def test_plain_messages_and_pongs_need_no_core() -> None:
+    listening = Listening()
+    listening.receive(frame(PONG), frame(TEXT, b"one") + frame(PONG, bytes(125)), frame(PONG, b"x"))
+    listening.receive(frame(TEXT, b"two"))
+    assert listening.heard == [b"one", b"two"]
+    assert listening.connection._core is None
+
+    listening.receive(frame(PING))
+    assert listening.wire.written == frame(PONG, mask=False)
+
+
+@pytest.mark.parametrize(
+    "pong",
+    [
+        frame(PONG, bytes(126)),
+        frame(PONG, fin=False),
+        frame(PONG, reserved=1),
+        frame(PONG, mask=False),
+    ],
+    ids=["long", "fragmented", "reserved_bit", "unmasked"],
+)
+def test_a_pong_that_must_not_be_is_refused(pong: bytes) -> None:
+    listening = Listening()
+    listening.receive(pong)
+
+    assert listening.wire.written[2:4] == struct.pack("!H", 1002)
+    assert listening.wire.end == "lingers"
+
+
+def test_a_limit_that_was_raised_holds_for_the_core_as_well() -> None:
+    listening = Listening()
+    listening.receive(frame(TEXT, AUTHENTICATE))
+    long = frame(TEXT, b"x" * BYTES_MAX)
+    listening.receive(long[:100], long[100:])
+    assert listening.heard == [AUTHENTICATE, b"x" * BYTES_MAX]
+
+    too_long = frame(TEXT, b"x" * (BYTES_MAX + 1))
+    listening.receive(too_long[:100])
+    assert listening.wire.written[2:4] == struct.pack("!H", 1009)
+
+
 def test_control_frames_between_fragments_are_answered_and_part_nothing() -> None:
     listening = Listening()
     listening.receive(
