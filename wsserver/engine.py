@@ -17,7 +17,8 @@ from wsschema.codec import encode_notification
 from wsschema.errors import RpcError, Unavailable
 from wsschema.messages import WalletUpdated
 from wsserver.channel import Channel
-from wsserver.connection import Connection, encode_text_frame
+from wsserver.connection import Connection
+from wsserver.frames import encode_text_frame
 from wsserver.hub import Hub
 from wsserver.metrics import Metrics
 from wsserver.operations import (

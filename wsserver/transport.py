@@ -2,7 +2,8 @@
 
 `Listener` is the way in. It is built of `wsserver.opening` (a connection while it speaks HTTP),
 `wsserver.connection` (once it is a WebSocket), `wsserver.peer` (what the two share),
-`wsserver.handshake` (requests and responses) and `wsserver.deadlines` (the wheel of the sweep).
+`wsserver.handshake` (requests and responses), `wsserver.frames` (the plain ones) and
+`wsserver.deadlines` (the wheel of the sweep).
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from wsserver.connection import (
     Application,
     ApplicationFactory,
     Connection,
-    encode_text_frame,
 )
 from wsserver.deadlines import Wheel
+from wsserver.frames import encode_text_frame
 from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
 from wsserver.peer import NEVER, Peer, TransportLimits
