@@ -126,8 +126,10 @@ class Hub:
                 for listener in listeners:
                     if listener.connection_id != event.author:
                         listener.wallet_updated(event)
+                state = event.state
+                self._apply(event.account_id, state.device_id, state.sequence, listeners)
             case Applied():
-                self._apply(event, listeners)
+                self._apply(event.account_id, event.device_id, event.sequence, listeners)
             case Revoked():
                 for listener in listeners:
                     if _concerns(event, listener):
@@ -135,15 +137,17 @@ class Hub:
             case _:
                 assert_never(event)
 
-    def _apply(self, event: Applied, listeners: tuple[Listener, ...]) -> None:
+    def _apply(
+        self, account_id: int, device_id: str, sequence: int, listeners: tuple[Listener, ...]
+    ) -> None:
         applied: DeviceRecord | None = None
         for listener in listeners:
             device = listener.device
-            if device is not None and device.device_id == event.device_id:
-                applied = applied or device.having_applied(event.sequence)
+            if device is not None and device.device_id == device_id:
+                applied = applied or device.having_applied(sequence)
                 listener.device = applied
-        if applied is not None:
-            self._tell_device(event.account_id, applied, online=True)
+        if applied is not None and len(listeners) > 1:
+            self._tell_device(account_id, applied, online=True)
 
     def _tell_device(self, account_id: int, device: DeviceRecord, *, online: bool) -> None:
         """Tell the account's other devices; a device hears nothing of itself."""

@@ -461,7 +461,10 @@ class SendLetter(Operation[None]):
 
 @frozen
 class Published:
-    """A new state is durable. Every connection of the account but the author's is to hear of it."""
+    """A new state is durable. Every connection of the account but the author's is to hear of it.
+
+    The device that pushed it has acknowledged it, too.
+    """
 
     account_id: int
     state: WalletState
@@ -470,7 +473,7 @@ class Published:
 
 @frozen
 class Applied:
-    """A device acknowledged a state, or pushed one."""
+    """A device acknowledged a state."""
 
     account_id: int
     device_id: str
@@ -498,8 +501,7 @@ def events_of(operation: Operation[Any], answer: Any) -> tuple[Event, ...]:
     """What a write that was committed with this answer means to those who are connected."""
     match operation, answer:
         case PushState(account_id=account_id, author=author), Pushed(state=state, fresh=True):
-            applied = Applied(account_id, state.device_id, state.sequence)
-            return (Published(account_id, state, author), applied)
+            return (Published(account_id, state, author),)
         case AcknowledgeState(account_id=account_id), Acknowledged(device=device, changed=True):
             return (Applied(account_id, device.device_id, device.applied_sequence),)
         case OpenSession(account_id=account_id, device_id=device_id), OpenedSession() as opened:

@@ -291,3 +291,17 @@ def test_who_did_not_ask_for_presence_is_told_of_no_device() -> None:
     hub.leave(ACCOUNT, phone, now_ms=NOW_MS)
 
     assert laptop.devices == []
+
+
+def test_a_push_is_an_acknowledgement_of_its_device() -> None:
+    hub, phone, laptop = Hub(), Ear(1, "phone"), Ear(2, "laptop")
+    open_in(hub, laptop, phone)
+    laptop.devices.clear()
+
+    hub.publish(NEWS)
+
+    assert phone.device is not None
+    assert phone.device.applied_sequence == 1
+    assert [(device.device_id, device.applied_sequence) for device in laptop.devices] == [
+        ("phone", 1)
+    ]

@@ -204,7 +204,7 @@ PUSH = PushState(b"t", ACCOUNT, 1, 3, "w", "h")
         (
             PUSH,
             Pushed(STATE, fresh=True),
-            (Published(ACCOUNT, STATE, 1), Applied(ACCOUNT, "phone", 3)),
+            (Published(ACCOUNT, STATE, 1),),
         ),
         (PUSH, Pushed(STATE, fresh=False), ()),
         (PUSH, BadToken(), ()),
