@@ -6,9 +6,8 @@ SQLAlchemy's all the same, as everywhere in the store.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, UpdateBase
@@ -21,33 +20,35 @@ def write_rows(
 ) -> None:
     """Execute the statement with each of the rows, whose values are in its own order."""
     text = _compile(statement)
-    with _telling_errors(connection, text):
+    driver = connection.dialect.loaded_dbapi
+    try:
         connection.connection.cursor().executemany(text, rows)
+    except driver.Error as error:
+        raise _translate(error, connection, text) from error
 
 
 def execute_text(connection: Connection, text: str) -> list[tuple[Any, ...]]:
     """What a statement without parameters gives."""
-    with _telling_errors(connection, text):
+    driver = connection.dialect.loaded_dbapi
+    try:
         cursor = connection.connection.cursor()
         cursor.execute(text)
         return [*cursor.fetchall()]
-
-
-@contextlib.contextmanager
-def _telling_errors(connection: Connection, text: str) -> Iterator[None]:
-    driver = connection.dialect.loaded_dbapi
-    try:
-        yield
     except driver.Error as error:
-        raise DBAPIError.instance(
-            text,
-            None,
-            error,
-            driver.Error,
-            hide_parameters=True,
-            connection_invalidated=connection.dialect.is_disconnect(error, None, None),
-            dialect=connection.dialect,
-        ) from error
+        raise _translate(error, connection, text) from error
+
+
+def _translate(error: Exception, connection: Connection, text: str) -> BaseException:
+    dialect = connection.dialect
+    return DBAPIError.instance(
+        text,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=dialect.is_disconnect(error, None, None),  # type: ignore[arg-type]  # the driver's own
+        dialect=dialect,
+    )
 
 
 @functools.cache
