@@ -28,6 +28,8 @@ def find_client(peer: str, forwarded_for: Iterable[str], trusted: Sequence[Netwo
 
 def is_trusted(address: str, trusted: Sequence[Network]) -> bool:
     """Whether the address is one of the trusted proxies'."""
+    if not trusted:
+        return False
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

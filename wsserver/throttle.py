@@ -6,10 +6,15 @@ bucket that stores when it will be full again instead of how full it is.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Final
+
+ADDRESSES_CACHED: Final = 4096
+"""Addresses whose key is kept in mind: to parse one takes longer than to count it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Throttle:
             del self._full_at_s[key]
 
 
+@functools.lru_cache(ADDRESSES_CACHED)
 def address_key(address: str) -> str:
     """What counts as one peer: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)."""
     try:
