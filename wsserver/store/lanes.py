@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
 )
 
 from wsschema.errors import RpcError, Unavailable
+from wsschema.frozen import frozen
 from wsserver.failures import report_failure
 from wsserver.operations import Operation
 from wsserver.store.context import Done
@@ -48,7 +49,7 @@ class LaneLimits:
     wait_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Waiting:
     """An operation in a lane's queue, since when, and who waits for its answer."""
 
