@@ -7,6 +7,7 @@ store's lanes and the password pool hand their answers over to it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -43,7 +44,10 @@ logger = logging.getLogger(__name__)
 
 RENEWAL_INTERVAL_S: Final = 3600
 """How stale the stored last use of a token may be: an open connection counts as use."""
-RENEWAL_CHUNK: Final = 500
+SEEN_AT_ONCE: Final = 100
+SEEN_INTERVAL_S: Final = 0.02
+"""So many devices that were seen are noted at a time, so far apart. When thousands are lost at once
+the pushes of the others wait for half a millisecond of it, and not for all."""
 NOTICE_INTERVAL_S: Final = 0.5
 """How often the database is asked for what the operator's commands did to live sessions."""
 NOTICE_RETRY_INTERVAL_S: Final = 30
@@ -80,6 +84,9 @@ class Engine:
         self._emptied = asyncio.Event()
         self._connection_id = 0
         self._framed: tuple[Published, bool, bytes] | None = None
+        self._seen_ms: dict[bytes, int] = {}
+        """When devices were seen that is not noted yet, by their token's hash."""
+        self._noting: asyncio.TimerHandle | None = None
 
     # What a listener and a channel call.
 
@@ -125,7 +132,7 @@ class Engine:
         self._make_room(opened.account_id)
         now_ms = _now_ms()
         if opened.token_used_at_ms + RENEWAL_INTERVAL_S * 1000 < now_ms:
-            self._store.submit(MarkSeen(opened.token_hash, now_ms), _ignore)
+            self._note_seen(opened.token_hash, now_ms)
 
     def leave(self, account_id: int, channel: Channel) -> None:
         """The channel's session is over, or could not be opened."""
@@ -133,7 +140,21 @@ class Engine:
         self.hub.leave(account_id, channel, now_ms=now_ms)
         if channel.device is not None and channel.token_hash is not None:
             self.metrics.sessions.dec()
-            self._store.submit(MarkSeen(channel.token_hash, now_ms), _ignore)
+            self._note_seen(channel.token_hash, now_ms)
+
+    def _note_seen(self, token_hash: bytes, now_ms: int) -> None:
+        self._seen_ms[token_hash] = now_ms
+        if self._noting is None:
+            self._noting = self._loop.call_later(SEEN_INTERVAL_S, self._mark_seen)
+
+    def _mark_seen(self, at_once: int = SEEN_AT_ONCE) -> None:
+        seen = [*itertools.islice(self._seen_ms.items(), at_once)]
+        for token_hash, at_ms in seen:
+            del self._seen_ms[token_hash]
+            self._store.submit(MarkSeen(token_hash, at_ms), _ignore)
+        self._noting = None
+        if self._seen_ms:
+            self._noting = self._loop.call_later(SEEN_INTERVAL_S, self._mark_seen)
 
     def _make_room(self, account_id: int) -> None:
         """Close the session that is idle longest where an account has more than it may have."""
@@ -195,18 +216,20 @@ class Engine:
         for channel in tuple(self._channels):
             channel.send_away()
 
+    def note_all_seen(self) -> None:
+        """Note at once what was to be noted by and by: the store is about to be closed."""
+        if self._noting is not None:
+            self._noting.cancel()
+            self._mark_seen(len(self._seen_ms))
+
     async def renew_tokens(self) -> None:
-        """Keep the tokens of open connections alive, a few at a time, until it is cancelled."""
+        """Keep the tokens of open connections alive, until it is cancelled."""
         while True:
             await asyncio.sleep(RENEWAL_INTERVAL_S)
-            tokens = [
-                listener.token_hash for listener in self.hub if listener.token_hash is not None
-            ]
-            for start in range(0, len(tokens), RENEWAL_CHUNK):
-                now_ms = _now_ms()
-                for token_hash in tokens[start : start + RENEWAL_CHUNK]:
-                    self._store.submit(MarkSeen(token_hash, now_ms), _ignore)
-                await asyncio.sleep(1)
+            now_ms = _now_ms()
+            for listener in self.hub:
+                if listener.token_hash is not None:
+                    self._note_seen(listener.token_hash, now_ms)
 
     async def watch_notices(self) -> None:
         """End the sessions that the operator's commands put an end to, until it is cancelled."""

@@ -54,7 +54,7 @@ CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
 GC_THRESHOLDS: Final = (10_000, 20, 50)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
-SWITCH_INTERVAL_S: Final = 0.0005
+SWITCH_INTERVAL_S: Final = 0.00005
 
 
 class Server:
@@ -207,6 +207,7 @@ class Server:
         self._passwords.close()
         if self._post is not None:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
+        self._engine.note_all_seen()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
 
     # Parts of it.

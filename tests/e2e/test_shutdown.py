@@ -181,3 +181,22 @@ async def test_sigterm_while_the_start_waits_for_the_database_ends_the_server(
         assert await server.wait() == 0
     assert "Traceback" not in server.log
     assert "listening" not in server.log
+
+
+async def test_when_each_device_was_last_there_survives_the_stop(
+    make_process: MakeProcess,
+) -> None:
+    server = make_process()
+    await server.start()
+    clients = await open_clients(server)
+    with open_database(server.database) as database:
+        before = dict(database.execute("SELECT token_hash, last_seen_at FROM devices").fetchall())
+
+    server.signal(signal.SIGTERM)
+    await asyncio.gather(*(client.closed() for client in clients))
+    assert await server.wait() == 0
+
+    with open_database(server.database) as database:
+        after = dict(database.execute("SELECT token_hash, last_seen_at FROM devices").fetchall())
+    assert len(after) == ACCOUNTS
+    assert all(after[token] > before[token] for token in before)
