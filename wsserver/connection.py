@@ -5,7 +5,8 @@ and no closure of its own: thousands of idle connections are the usual case. Its
 looked at by its listener's sweep. Everything here belongs to the event loop.
 
 A message in one plain frame, as nearly all come, is read without the core, in a fifth of the time.
-Everything else is the core's, one frame at a time: fragments, control frames, every error.
+Everything else is the core's, one frame at a time: fragments, control frames, every error. There is
+no core until such a frame comes: pings and pongs, all that an idle connection sees, wake none.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from websockets.protocol import Side, State
 
 from wsschema.close_codes import CloseCode
 from wsserver.failures import report_failure
-from wsserver.frames import encode_text_frame, measure_frame, read_text_message
+from wsserver.frames import answer_heartbeat, encode_text_frame, measure_frame, read_text_message
 from wsserver.handshake import core_log
 from wsserver.peer import CLOSING, ENDING, NEVER, OPEN, Peer
 
@@ -91,9 +92,7 @@ class Connection(Peer):
         self._transport = transport
         self._application: Application | None = None
         self._message_bytes_max = listener.limits.anonymous_message_bytes_max
-        # A core for the frames alone: that of the handshake is gone, with all it remembered.
-        self._core = Core(Side.SERVER, max_size=self._message_bytes_max, logger=core_log)
-        self._core.id = _NO_ID
+        self._core: Core | None = None
 
         # Input: fragments of a message; what is not parsed yet, from a position on; how many bytes
         # the core still lacks of the frame that it was given.
@@ -164,13 +163,13 @@ class Connection(Peer):
         """
         if self._phase != OPEN:
             return
-        core = self._core
+        core = self._wake_core()
         if core.state is State.OPEN:
             core.send_close(code, _cut(reason))
         self._phase = CLOSING
         self._held = False
         self._fragments = None  # What is unparsed stays: the peer's close may be in it.
-        self._write_control(core)
+        self.flush()
         self._set_deadline(self._listener.limits.closing_timeout_s)
         if not self._delivering:
             self._deliver()
@@ -193,7 +192,8 @@ class Connection(Peer):
         self._authenticated = True
         if self._phase == OPEN:
             self._message_bytes_max = self._listener.limits.message_bytes_max
-            self._core.max_message_size = self._message_bytes_max
+            if self._core is not None:
+                self._core.max_message_size = self._message_bytes_max
             self._set_deadline(NEVER)
 
     def restart_authentication_clock(self) -> None:
@@ -220,9 +220,10 @@ class Connection(Peer):
         """Tells the application."""
         super().connection_lost(exc)
         self._outgoing = None
-        # The core and its parser refer to each other; and the wheel holds this object for a while.
-        self._core.parser.close()
-        del self._core
+        if self._core is not None:
+            # It and its parser refer to each other; and the wheel holds this object for a while.
+            self._core.parser.close()
+            self._core = None
         application, self._application = self._application, None
         if application is not None:
             try:
@@ -249,9 +250,12 @@ class Connection(Peer):
     # What the listener calls.
 
     def flush(self) -> None:
-        """Writes what was sent and not written yet, in one write."""
+        """Writes what was sent, and behind it the core's pongs and close frame, in one write."""
         outgoing, self._outgoing = self._outgoing, None
-        transport = self._transport
+        core, transport = self._core, self._transport
+        if core is not None and core.writes:
+            # An empty chunk is its sign for the half-close.
+            outgoing = [*(outgoing or ()), *filter(None, core.data_to_send())]
         if not outgoing or transport is None or transport.is_closing():
             return
         if self.congested:
@@ -265,7 +269,6 @@ class Connection(Peer):
 
     def _deliver(self) -> None:
         """Delivers what has come, as far as back-pressure lets it, and sends what that brought."""
-        core = self._core
         self._delivering = True
         # Once the end has begun nothing is unparsed, so that the phase need not be looked at.
         while self._unparsed and not (self._held or self.congested):
@@ -276,15 +279,13 @@ class Connection(Peer):
                     self._advance(end)
                     self._receive_message(payload)
                     continue
-            if not self._feed(core):
+            if not self._receive_other():
                 break
         self._delivering = False
-        if self._outgoing is not None:
+        core = self._core
+        if core is not None or self._outgoing is not None:
             self.flush()
-        # Not before: the core answers a close frame when it parses it, we after all before it.
-        if core.writes:
-            self._write_control(core)
-        if core.eof_sent:
+        if core is not None and core.eof_sent:
             self._end(linger=core.parser_exc is not None)
         if self._held or self.congested or self._reading_paused:
             self._regulate_reading()
@@ -295,12 +296,23 @@ class Connection(Peer):
         else:
             self._position = end
 
-    def _feed(self, core: Core) -> bool:
-        """Gives the core one frame, or what there is of it; False: too little to tell its size."""
+    def _receive_other(self) -> bool:
+        """Takes what is no plain message: a frame, or what there is of it.
+
+        False where too little of its header has come.
+        """
         start = self._position
         size = self._missing or measure_frame(self._unparsed, start)
         if size is None:
             return False
+        if self._core is None:
+            answer = answer_heartbeat(self._unparsed, start, size)
+            if answer is not None:
+                self._advance(start + size)
+                if answer:
+                    self.send_frame(answer)
+                return True
+        core = self._wake_core()
         part = self._unparsed[start : start + size]
         self._missing = size - len(part)
         self._advance(start + len(part))
@@ -312,6 +324,12 @@ class Connection(Peer):
         if core.eof_sent:
             self._forget_input()
         return True
+
+    def _wake_core(self) -> Core:
+        if self._core is None:
+            self._core = Core(Side.SERVER, max_size=self._message_bytes_max, logger=core_log)
+            self._core.id = _NO_ID
+        return self._core
 
     def _receive_frame(self, frame: Frame) -> None:
         opcode = frame.opcode
@@ -331,7 +349,7 @@ class Connection(Peer):
             self.close(CloseCode.UNSUPPORTED_DATA, "text messages only")
             return
         else:
-            return  # Pings and closes are answered by the core, a pong is a sign of life.
+            return  # A ping or a close, which the core answers, or a pong.
         self._receive_message(payload)
 
     def _receive_message(self, payload: bytes | bytearray) -> None:
@@ -380,15 +398,6 @@ class Connection(Peer):
         self._unparsed = b""
         self._fragments = None
 
-    # Sending.
-
-    def _write_control(self, core: Core) -> None:
-        """Writes what the core has to say, pongs and the close frame, behind what was sent."""
-        # An empty chunk is its sign for the half-close.
-        chunks = [chunk for chunk in core.data_to_send() if chunk]
-        self._outgoing = [*(self._outgoing or ()), *chunks]
-        self.flush()
-
     # Deadlines.
 
     def _next_deadline_s(self) -> float:
@@ -420,7 +429,7 @@ class Connection(Peer):
         interval_s = self._listener.limits.ping_interval_s
         # In step with its first, so that those who came at once stay spread after a pause.
         self._ping_at_s += interval_s * (1 + (now_s - self._ping_at_s) // interval_s)
-        if not self.congested and self._core.state is State.OPEN:
+        if not self.congested:
             self._outgoing = [*(self._outgoing or ()), _PING]
             self.flush()
             self._pinged_at_s = min(self._pinged_at_s, now_s)

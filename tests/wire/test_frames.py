@@ -304,6 +304,43 @@ def test_what_waits_for_a_slow_application_is_not_copied_with_each_message() -> 
     assert listening.connection._unparsed == b""
 
 
+def test_plain_messages_and_heartbeats_need_no_core() -> None:
+    listening = Listening()
+    listening.receive(frame(PONG), frame(TEXT, b"one") + frame(PONG, bytes(125)), frame(PING))
+    listening.receive(frame(PING, b"?" * 125) + frame(TEXT, b"two"))
+
+    pongs = frame(PONG, mask=False) + frame(PONG, b"?" * 125, mask=False)
+    assert listening.tell() == ([b"one", b"two"], pongs, "")
+    assert listening.connection._core is None
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"payload": bytes(126)}, {"fin": False}, {"reserved": 1}]
+    + [{"payload": bytes(size), "mask": False} for size in (0, 4, 122, 124)],
+    ids=str,
+)
+def test_a_heartbeat_that_must_not_be_is_refused(opcode: int, wrong: dict[str, Any]) -> None:
+    listening = Listening()
+    listening.receive(frame(opcode, **wrong))
+
+    assert listening.wire.written[2:4] == struct.pack("!H", 1002)
+    assert listening.wire.end == "lingers"
+
+
+def test_a_limit_that_was_raised_holds_for_the_core_as_well() -> None:
+    listening = Listening()
+    listening.receive(frame(TEXT, AUTHENTICATE))
+    long = frame(TEXT, b"x" * BYTES_MAX)
+    listening.receive(long[:100], long[100:])
+    assert listening.heard == [AUTHENTICATE, b"x" * BYTES_MAX]
+
+    too_long = frame(TEXT, b"x" * (BYTES_MAX + 1))
+    listening.receive(too_long[:100])
+    assert listening.wire.written[2:4] == struct.pack("!H", 1009)
+
+
 def test_control_frames_between_fragments_are_answered_and_part_nothing() -> None:
     listening = Listening()
     listening.receive(
