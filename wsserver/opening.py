@@ -68,11 +68,11 @@ class Opening(Peer):
         """Answers the request; `None` stands for the upgrade."""
         if self._phase != OPEN:
             return  # gone while the answer was awaited
-        response = self._listener.admit(handshake) if response is None else response
-        if response.status_code == 101:
-            self._upgrade(response)
+        answer = self._listener.admit(handshake) if response is None else response
+        if isinstance(answer, bytes):
+            self._upgrade(answer)
         else:
-            self._refuse(response, with_body=handshake.request.method != "HEAD")
+            self._refuse(answer, with_body=handshake.request.method != "HEAD")
 
     def shut(self) -> None:
         """Ends the connection without an answer."""
@@ -115,12 +115,12 @@ class Opening(Peer):
             self._transport.write(encode_response(response, with_body=with_body))
         self._end(linger=True)
 
-    def _upgrade(self, response: Response) -> None:
+    def _upgrade(self, answer: bytes) -> None:
         transport = self._transport
         assert transport is not None
         if transport.is_closing():
             return
-        transport.write(response.serialize())
+        transport.write(answer)
         self._pause_reading(False)
         first, self._received = bytes(self._received), bytearray()
         # From here on the transport is another's; the wheel may hold this object a little longer.

@@ -250,16 +250,16 @@ class Listener:
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    def admit(self, handshake: Handshake) -> Response:
-        """The upgrade (101), or why there is none."""
+    def admit(self, handshake: Handshake) -> bytes | Response:
+        """The upgrade (101) as it is sent, or why there is none."""
         if self._application is None:
             return build_response(404, "Not found.\n")
-        response = handshake.accept()
-        if response.status_code == 101 and len(self._open) >= self.limits.connections_max:
+        answer = handshake.accept()
+        if isinstance(answer, bytes) and len(self._open) >= self.limits.connections_max:
             return build_response(
                 503, "Too many connections.\n", headers={"Retry-After": str(RETRY_AFTER_S)}
             )
-        return response
+        return answer
 
     def mount(self, connection: Connection) -> Application | None:
         """The application of a connection that has just opened; `None` if it failed."""
