@@ -15,6 +15,7 @@ import logging
 import socket
 import ssl as tls
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
@@ -62,6 +63,9 @@ SWEEP_LATE_S: Final = 2.0
 REFUSALS_REPORT_INTERVAL_S: Final = 60.0
 """How often the log tells of newcomers that were dropped: a crowd costs a line, not a disk."""
 
+OPENINGS_SLICE_S: Final = 0.001
+"""How long a turn of the loop may open newcomers, one at least: those who are in wait no longer."""
+
 ACCEPT_BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted; it cuts this to its own limit."""
 
@@ -106,6 +110,8 @@ class Listener:
         self._open: set[Connection] = set()
         self._openings: dict[Opening, asyncio.Task[None] | None] = {}
         """Oldest first, each with its TLS handshake where there is one."""
+        self._asking: deque[Opening] = deque()
+        """Those whose request has come, in that order; perhaps gone since."""
         self._refused = 0
         self._refusals_reported_at_s = -NEVER
         self._gone = asyncio.Event()
@@ -234,6 +240,12 @@ class Listener:
         if not self._open and not self._openings:
             self._gone.set()
 
+    def ask_soon(self, opening: Opening) -> None:
+        """Has the connection ask when its turn comes."""
+        if not self._asking:
+            self.loop.call_soon(self._open_some)
+        self._asking.append(opening)
+
     def ask(self, handshake: Handshake) -> Answer:
         """The answer to a request; 500 where none could be made."""
         try:
@@ -301,6 +313,19 @@ class Listener:
         if securing is not None:
             securing.cancel()
         return True
+
+    def _open_some(self) -> None:
+        """Answers those who ask, for as long as a turn may take; the others in the next."""
+        until_s = self.clock() + OPENINGS_SLICE_S
+        try:
+            while self._asking:
+                self._asking.popleft().ask()
+                if self.clock() >= until_s:
+                    break
+        finally:
+            # A failure of ours costs one of them, and a turn.
+            if self._asking:
+                self.loop.call_soon(self._open_some)
 
     async def _accept(self, listening: socket.socket, context: tls.SSLContext) -> None:
         """Accepts what is to speak TLS: by hand, for asyncio shows a peer only after it has."""

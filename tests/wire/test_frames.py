@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,17 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol as Core
 from websockets.protocol import Side, State
 
-from tests.wire.harness import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
+from tests.wire.harness import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Loop,
+    Wire,
+    close_frame,
+    frame,
+)
 from wsserver.connection import Connection
 from wsserver.transport import Listener, TransportLimits
 
@@ -24,52 +34,6 @@ ANONYMOUS_BYTES_MAX, BYTES_MAX = 150, 300
 
 AUTHENTICATE = b"authenticate"
 """A message after which longer ones may come."""
-
-
-class Wire(asyncio.Transport):
-    """A transport to nowhere, which keeps what becomes of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.end = ""
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def writelines(self, list_of_data: Iterable[Any]) -> None:
-        self.written += b"".join(list_of_data)
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.end = "lingers"
-
-    def close(self) -> None:
-        self.end = "closed"
-
-    def is_closing(self) -> bool:
-        return self.end == "closed"
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
-class Loop:
-    """As much of an event loop as a connection needs."""
-
-    def __init__(self) -> None:
-        self.soon: list[Callable[[], None]] = []
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        soon, self.soon = self.soon, []
-        for callback in soon:
-            callback()
 
 
 class Listening:
