@@ -6,7 +6,7 @@ looked at by its listener's sweep. Everything here belongs to the event loop.
 
 A message in one plain frame, as nearly all come, is read without the core, in a fifth of the time.
 Everything else is the core's, one frame at a time: fragments, control frames, every error. There is
-no core until such a frame comes: an idle connection, which answers pings, never has one.
+no core until such a frame comes: pings and pongs, all that an idle connection sees, wake none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from websockets.protocol import Side, State
 
 from wsschema.close_codes import CloseCode
 from wsserver.failures import report_failure
-from wsserver.frames import encode_text_frame, is_pong, measure_frame, read_text_message
+from wsserver.frames import answer_heartbeat, encode_text_frame, measure_frame, read_text_message
 from wsserver.handshake import core_log
 from wsserver.peer import CLOSING, ENDING, NEVER, OPEN, Peer
 
@@ -305,9 +305,13 @@ class Connection(Peer):
         size = self._missing or measure_frame(self._unparsed, start)
         if size is None:
             return False
-        if not self._missing and is_pong(self._unparsed, start, size):
-            self._advance(start + size)  # A sign of life, and nothing to wake a core for.
-            return True
+        if self._core is None:
+            answer = answer_heartbeat(self._unparsed, start, size)
+            if answer is not None:
+                self._advance(start + size)
+                if answer:
+                    self.send_frame(answer)
+                return True
         core = self._wake_core()
         part = self._unparsed[start : start + size]
         self._missing = size - len(part)
@@ -345,7 +349,7 @@ class Connection(Peer):
             self.close(CloseCode.UNSUPPORTED_DATA, "text messages only")
             return
         else:
-            return  # Pings and closes are answered by the core, a pong is a sign of life.
+            return  # A ping or a close, which the core answers, or a pong.
         self._receive_message(payload)
 
     def _receive_message(self, payload: bytes | bytearray) -> None:

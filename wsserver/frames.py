@@ -15,7 +15,7 @@ except ImportError:  # no wheel for this platform, and no compiler
     from websockets.utils import apply_mask
 
 _FINAL_TEXT: Final = 0x81
-_PONG: Final = 0x8A
+_PING, _PONG = 0x89, 0x8A
 _MASKED: Final = 0x80
 
 _HEAD_16: Final = struct.Struct("!BBH")
@@ -84,7 +84,16 @@ def measure_frame(data: bytes, start: int) -> int | None:
     return 14 + int(_LENGTH_64.unpack_from(data, start + 2)[0]) if there >= 10 else None
 
 
-def is_pong(data: bytes, start: int, size: int) -> bool:
-    """Whether the frame at `start`, which measures `size`, is a pong, whole and as it must be."""
-    # A header of 6 bytes is masked, and 125 is what a control frame may carry.
-    return data[start] == _PONG and 6 <= size <= 131 and start + size <= len(data)
+def answer_heartbeat(data: bytes, start: int, size: int) -> bytes | None:
+    """The frame that answers the one at `start`, which measures `size`: none (b"") to a pong.
+
+    `None` for everything that is not a ping or a pong, whole, masked and of the usual form.
+    """
+    end, length = start + size, data[start + 1] - _MASKED
+    if end > len(data) or not 0 <= length == size - 6 <= 125:
+        return None
+    if data[start] == _PING:
+        return bytes((_PONG, length)) + apply_mask(
+            data[start + 6 : end], data[start + 2 : start + 6]
+        )
+    return b"" if data[start] == _PONG else None

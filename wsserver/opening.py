@@ -26,13 +26,15 @@ _TLS_HANDSHAKE: Final = b"\x16\x03"
 class Opening(Peer):
     """One peer up to the upgrade; then a `Connection` takes its transport over."""
 
-    __slots__ = ("_asked", "_received", "opened_at_s")
+    __slots__ = ("_asked", "_head", "_received", "opened_at_s")
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener)
         self._received = bytearray()
-        """The request's head as far as it has come; once it was read, what came after it."""
+        """The request's head as far as it has come; once it is whole, what came after it."""
         self._asked = False
+        self._head = b""
+        """The whole head, while it waits for its turn."""
         self.opened_at_s = listener.clock()
 
     # What the event loop calls.
@@ -61,18 +63,44 @@ class Opening(Peer):
         self._received += data
         if not self._asked:
             self._read_head(searched)
+        elif len(self._received) > self._listener.limits.request_bytes_max:
+            self._pause_reading(True)
+
+    def eof_received(self) -> bool:
+        """Ends the connection; a request that has come whole is answered first."""
+        self.ask()
+        return super().eof_received()
 
     # What the listener calls.
+
+    def ask(self) -> None:
+        """Has the request answered that waits for its turn, unless its peer is gone."""
+        head, self._head = self._head, b""
+        if not head:
+            return
+        handshake = read_request(head)
+        if isinstance(handshake, Response):
+            self._refuse(handshake)
+            return
+        self.remote_address = self._listener.find_client(self, handshake)
+        answer = self._listener.ask(handshake)
+        if answer is None or isinstance(answer, Response):
+            self.answer(handshake, answer)
+        else:
+            # The awaited answer has its own timeout.
+            self._deadline_s = NEVER
+            self._pause_reading(True)
+            self._listener.answer_later(self, handshake, answer)
 
     def answer(self, handshake: Handshake, response: Response | None) -> None:
         """Answers the request; `None` stands for the upgrade."""
         if self._phase != OPEN:
             return  # gone while the answer was awaited
-        response = self._listener.admit(handshake) if response is None else response
-        if response.status_code == 101:
-            self._upgrade(response)
+        answer = self._listener.admit(handshake) if response is None else response
+        if isinstance(answer, bytes):
+            self._upgrade(answer)
         else:
-            self._refuse(response, with_body=handshake.request.method != "HEAD")
+            self._refuse(answer, with_body=handshake.request.method != "HEAD")
 
     def shut(self) -> None:
         """Ends the connection without an answer."""
@@ -91,23 +119,8 @@ class Opening(Peer):
             self._refuse(build_response(431, f"The limit of a request is {limit:,} bytes.\n"))
         elif found is not None:
             self._asked = True
-            self._received = received[end:]
-            handshake = read_request(bytes(received[:end]))
-            if isinstance(handshake, Response):
-                self._refuse(handshake)
-            else:
-                self.remote_address = self._listener.find_client(self, handshake)
-                self._ask(handshake)
-
-    def _ask(self, handshake: Handshake) -> None:
-        answer = self._listener.ask(handshake)
-        if answer is None or isinstance(answer, Response):
-            self.answer(handshake, answer)
-        else:
-            # The awaited answer has its own timeout.
-            self._deadline_s = NEVER
-            self._pause_reading(True)
-            self._listener.answer_later(self, handshake, answer)
+            self._head, self._received = bytes(received[:end]), received[end:]
+            self._listener.ask_soon(self)
 
     def _refuse(self, response: Response, *, with_body: bool = True) -> None:
         assert self._transport is not None
@@ -115,12 +128,12 @@ class Opening(Peer):
             self._transport.write(encode_response(response, with_body=with_body))
         self._end(linger=True)
 
-    def _upgrade(self, response: Response) -> None:
+    def _upgrade(self, answer: bytes) -> None:
         transport = self._transport
         assert transport is not None
         if transport.is_closing():
             return
-        transport.write(response.serialize())
+        transport.write(answer)
         self._pause_reading(False)
         first, self._received = bytes(self._received), bytearray()
         # From here on the transport is another's; the wheel may hold this object a little longer.
@@ -131,4 +144,4 @@ class Opening(Peer):
         connection.start(first)
 
     def _forget_input(self) -> None:
-        self._received = bytearray()
+        self._head, self._received = b"", bytearray()

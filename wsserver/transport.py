@@ -15,6 +15,7 @@ import logging
 import socket
 import ssl as tls
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
@@ -62,6 +63,9 @@ SWEEP_LATE_S: Final = 2.0
 REFUSALS_REPORT_INTERVAL_S: Final = 60.0
 """How often the log tells of newcomers that were dropped: a crowd costs a line, not a disk."""
 
+OPENINGS_SLICE_S: Final = 0.001
+"""How long a turn of the loop may open newcomers, one at least: those who are in wait no longer."""
+
 ACCEPT_BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted; it cuts this to its own limit."""
 
@@ -106,6 +110,8 @@ class Listener:
         self._open: set[Connection] = set()
         self._openings: dict[Opening, asyncio.Task[None] | None] = {}
         """Oldest first, each with its TLS handshake where there is one."""
+        self._asking: deque[Opening] = deque()
+        """Those whose request has come, in that order; perhaps gone since."""
         self._refused = 0
         self._refusals_reported_at_s = -NEVER
         self._gone = asyncio.Event()
@@ -234,6 +240,12 @@ class Listener:
         if not self._open and not self._openings:
             self._gone.set()
 
+    def ask_soon(self, opening: Opening) -> None:
+        """Has the connection ask when its turn comes."""
+        if not self._asking:
+            self.loop.call_soon(self._open_some)
+        self._asking.append(opening)
+
     def ask(self, handshake: Handshake) -> Answer:
         """The answer to a request; 500 where none could be made."""
         try:
@@ -250,16 +262,16 @@ class Listener:
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    def admit(self, handshake: Handshake) -> Response:
-        """The upgrade (101), or why there is none."""
+    def admit(self, handshake: Handshake) -> bytes | Response:
+        """The upgrade (101) as it is sent, or why there is none."""
         if self._application is None:
             return build_response(404, "Not found.\n")
-        response = handshake.accept()
-        if response.status_code == 101 and len(self._open) >= self.limits.connections_max:
+        answer = handshake.accept()
+        if isinstance(answer, bytes) and len(self._open) >= self.limits.connections_max:
             return build_response(
                 503, "Too many connections.\n", headers={"Retry-After": str(RETRY_AFTER_S)}
             )
-        return response
+        return answer
 
     def mount(self, connection: Connection) -> Application | None:
         """The application of a connection that has just opened; `None` if it failed."""
@@ -301,6 +313,19 @@ class Listener:
         if securing is not None:
             securing.cancel()
         return True
+
+    def _open_some(self) -> None:
+        """Answers those who ask, for as long as a turn may take; the others in the next."""
+        until_s = self.clock() + OPENINGS_SLICE_S
+        try:
+            while self._asking:
+                self._asking.popleft().ask()
+                if self.clock() >= until_s:
+                    break
+        finally:
+            # A failure of ours costs one of them, and a turn.
+            if self._asking:
+                self.loop.call_soon(self._open_some)
 
     async def _accept(self, listening: socket.socket, context: tls.SSLContext) -> None:
         """Accepts what is to speak TLS: by hand, for asyncio shows a peer only after it has."""

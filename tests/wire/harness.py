@@ -7,7 +7,7 @@ import base64
 import ipaddress
 import ssl as tls
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -91,6 +91,63 @@ class Server:
         client = await self.connect(**options)
         await client.upgrade(*fields)
         return client
+
+
+class Wire(asyncio.Transport):
+    """A transport to nowhere, which keeps what becomes of it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 1)})
+        self.written = b""
+        self.end = ""
+        self.reading = True
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        self.written += b"".join(list_of_data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.end = "lingers"
+
+    def close(self) -> None:
+        self.end = "closed"
+
+    def is_closing(self) -> bool:
+        return self.end in ("closed", "aborted")
+
+    def abort(self) -> None:
+        self.end = "aborted"
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+class Loop:
+    """As much of an event loop as connections need."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
 
 
 @asynccontextmanager

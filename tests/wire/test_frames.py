@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,17 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol as Core
 from websockets.protocol import Side, State
 
-from tests.wire.harness import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
+from tests.wire.harness import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Loop,
+    Wire,
+    close_frame,
+    frame,
+)
 from wsserver.connection import Connection
 from wsserver.transport import Listener, TransportLimits
 
@@ -24,52 +34,6 @@ ANONYMOUS_BYTES_MAX, BYTES_MAX = 150, 300
 
 AUTHENTICATE = b"authenticate"
 """A message after which longer ones may come."""
-
-
-class Wire(asyncio.Transport):
-    """A transport to nowhere, which keeps what becomes of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.end = ""
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def writelines(self, list_of_data: Iterable[Any]) -> None:
-        self.written += b"".join(list_of_data)
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.end = "lingers"
-
-    def close(self) -> None:
-        self.end = "closed"
-
-    def is_closing(self) -> bool:
-        return self.end == "closed"
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
-class Loop:
-    """As much of an event loop as a connection needs."""
-
-    def __init__(self) -> None:
-        self.soon: list[Callable[[], None]] = []
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        soon, self.soon = self.soon, []
-        for callback in soon:
-            callback()
 
 
 class Listening:
@@ -304,30 +268,26 @@ def test_what_waits_for_a_slow_application_is_not_copied_with_each_message() -> 
     assert listening.connection._unparsed == b""
 
 
-def test_plain_messages_and_pongs_need_no_core() -> None:
+def test_plain_messages_and_heartbeats_need_no_core() -> None:
     listening = Listening()
-    listening.receive(frame(PONG), frame(TEXT, b"one") + frame(PONG, bytes(125)), frame(PONG, b"x"))
-    listening.receive(frame(TEXT, b"two"))
-    assert listening.heard == [b"one", b"two"]
+    listening.receive(frame(PONG), frame(TEXT, b"one") + frame(PONG, bytes(125)), frame(PING))
+    listening.receive(frame(PING, b"?" * 125) + frame(TEXT, b"two"))
+
+    pongs = frame(PONG, mask=False) + frame(PONG, b"?" * 125, mask=False)
+    assert listening.tell() == ([b"one", b"two"], pongs, "")
     assert listening.connection._core is None
 
-    listening.receive(frame(PING))
-    assert listening.wire.written == frame(PONG, mask=False)
 
-
+@pytest.mark.parametrize("opcode", [PING, PONG])
 @pytest.mark.parametrize(
-    "pong",
-    [
-        frame(PONG, bytes(126)),
-        frame(PONG, fin=False),
-        frame(PONG, reserved=1),
-        frame(PONG, mask=False),
-    ],
-    ids=["long", "fragmented", "reserved_bit", "unmasked"],
+    "wrong",
+    [{"payload": bytes(126)}, {"fin": False}, {"reserved": 1}]
+    + [{"payload": bytes(size), "mask": False} for size in (0, 4, 122, 124)],
+    ids=str,
 )
-def test_a_pong_that_must_not_be_is_refused(pong: bytes) -> None:
+def test_a_heartbeat_that_must_not_be_is_refused(opcode: int, wrong: dict[str, Any]) -> None:
     listening = Listening()
-    listening.receive(pong)
+    listening.receive(frame(opcode, **wrong))
 
     assert listening.wire.written[2:4] == struct.pack("!H", 1002)
     assert listening.wire.end == "lingers"
