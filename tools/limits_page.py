@@ -6,67 +6,114 @@ import ast
 import inspect
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wsserver import channel, gate, mail, post
+from wsserver import channel, gate, mail, passwords, post
+from wsserver.config import PREFIX, Settings
+from wsserver.gate import GateLimits
 from wsserver.peer import TransportLimits
 from wsserver.throttle import Rate
 
 PAGE = Path(__file__).parent.parent / "docs/reference/limits.md"
 MODULES: tuple[ModuleType, ...] = (gate, channel, mail, post)
+SET_AS = {
+    "authentication_timeout_s": "auth_timeout_s",
+    "WAITING_MAX": "password_waiting_max",
+}
+"""Settings whose limits have another name in the code."""
 
 HEAD = """# Limits of the server
 
-What holds a crowd off, and users never meet. `WSSERVER_RATE_LIMITS=off` lifts those of the gate,
-for load tests. More limits are [settings](settings.md). What is refused by a rate is answered with
-429 and `retryAfterMs`; who goes on after that is closed with 4429.
+What holds a crowd off, and users never meet. What is refused by a rate is answered with 429 and
+`retryAfterMs`; who goes on after that is closed with 4429. An address here is an IPv4 address, or
+the /64 of an IPv6 one. More limits, such as the size of a wallet, are [settings](settings.md) only.
 
 This page is written by `tools/limits_page.py`, out of the modules that hold the limits.
+
+## Of a crowd
+
+How a rate is written is told with the [settings](settings.md). `WSSERVER_RATE_LIMITS=off` lifts all
+of these but the last at once, for load tests.
+
+| setting | default | what, and why |
+|---|---|---|
+"""
+
+INSIDE = """
+## Inside
 
 | limit | value | what, and why |
 |---|---|---|
 """
 
+CONNECTION = """
+## Of a connection
+
+Seconds in `_s`, bytes in `_bytes_max`.
+
+| limit | value |
+|---|---|
+"""
+
 
 def render() -> str:
     """The page."""
-    rows = [
-        f"| `{module.__name__.removeprefix('wsserver.')}.{name}` | {value} | {text} |\n"
-        for module in MODULES
-        for name, value, text in list_constants(module)
-    ]
-    timeouts = "## Of a connection\n\nSeconds in `_s`, bytes in `_bytes_max`.\n\n"
-    timeouts += "| limit | value |\n|---|---|\n"
+    page = HEAD
+    for name, value, text in (*list_fields(GateLimits()), *list_constants(passwords)):
+        page += f"| {name_limit(name)} | {value} | {text} |\n"
+    page += INSIDE
+    for module in MODULES:
+        for name, value, text in list_constants(module):
+            page += f"| `{module.__name__.removeprefix('wsserver.')}.{name}` | {value} | {text} |\n"
+    page += CONNECTION
     for field in fields(TransportLimits):
         # How many connections there may be is set, or counted from the descriptors.
         if isinstance(field.default, int | float) and field.name != "connections_max":
-            timeouts += f"| `{field.name}` | {field.default:,g} |\n"
-    return f"{HEAD}{''.join(rows)}\n{timeouts}"
+            page += f"| {name_limit(field.name)} | {field.default:,g} |\n"
+    return page
+
+
+def name_limit(name: str) -> str:
+    """The variable that sets a limit; where none does, the limit's name in the code."""
+    setting = SET_AS.get(name, name)
+    return f"`{PREFIX}{setting.upper()}`" if setting in Settings.model_fields else f"`{name}`"
+
+
+def list_fields(limits: GateLimits) -> Iterator[tuple[str, str, str]]:
+    """Name, value and docstring of each limit of the gate, in their order."""
+    [definition] = ast.parse(inspect.getsource(type(limits))).body
+    assert isinstance(definition, ast.ClassDef)
+    return list_documented(definition.body, lambda name: getattr(limits, name))
 
 
 def list_constants(module: ModuleType) -> Iterator[tuple[str, str, str]]:
     """Name, value and docstring of each limit of a module, in their order."""
     body = ast.parse(inspect.getsource(module)).body
+    return list_documented(body, lambda name: getattr(module, name))
+
+
+def list_documented(
+    body: list[ast.stmt], find: Callable[[str], Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Name, value and docstring of each assignment of a limit."""
     for statement, after in itertools.pairwise(body):
         match statement, after:
             case (
                 ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
                 ast.Expr(value=ast.Constant(value=str(text))),
-            ) if isinstance(getattr(module, name), Rate | int | float):
-                yield name, describe(getattr(module, name)), " ".join(text.split())
+            ) if isinstance(find(name), Rate | int | float):
+                yield name, describe(find(name)), " ".join(text.split())
 
 
 def describe(value: Any) -> str:
     """A value as people read it."""
-    if not isinstance(value, Rate):
-        return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
-    if value.per_s >= 1:
-        return f"{value.burst:,} at once, then {value.per_s:,g} a second"
-    return f"{value.burst:,} at once, then one every {1 / value.per_s:,g} s"
+    if isinstance(value, Rate):
+        return str(value)
+    return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
 
 
 def main(arguments: list[str]) -> int:

@@ -17,6 +17,10 @@ Each setting is a flag of `wsserver serve`, a variable, and a key of a TOML file
 `WSSERVER_CONFIG` names. A flag wins over a variable, a variable over the file, the file over the
 default. Lists are separated by commas. Wrong settings are refused at the start, all at once.
 
+A rate is written `20/s, burst 200`: after a rest 200 may come at once, and 20 a second from then
+on. Both are whole numbers from 1 to 1,000,000; instead of `s` there may be `min` or `h`, as in
+`12/min, burst 30`. Why the limits are what they are is told on [a page of their own](limits.md).
+
 This page is written by `tools/settings_page.py`.
 
 | variable, flag | default | what |

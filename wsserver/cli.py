@@ -15,13 +15,16 @@ from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import Server, describe_url
 from wsserver.store.schema import SchemaTooNew
 from wsserver.store.sql import StoreError, open_database, parse_url
+from wsserver.throttle import RATE_EXAMPLE
 from wsserver.tls import CertificateError
 
 logger = logging.getLogger(__name__)
 
 EPILOG = (
     "Each setting is a flag here, a variable (--admin-port is WSSERVER_ADMIN_PORT) and a key of "
-    "the TOML file; a flag wins over a variable, and a variable over the file."
+    "the TOML file; a flag wins over a variable, and a variable over the file. "
+    f"A RATE is written {RATE_EXAMPLE!r}: 200 at once, and 20 a second (s, min or h) in the long "
+    "run."
 )
 
 

@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     IPvAnyNetwork,
+    PlainValidator,
     SecretStr,
     ValidationError,
     field_validator,
@@ -29,10 +30,14 @@ from pydantic_settings import (
 )
 
 from wsschema.fields import Email, FieldError, lower_email
+from wsserver.gate import GateLimits
 from wsserver.mail import parse_sender
+from wsserver.passwords import WAITING_MAX
 from wsserver.smtp import parse_smtp_url
+from wsserver.throttle import Rate, parse_rate
 
 PREFIX = "WSSERVER_"
+_GATE = GateLimits()
 
 
 class ConfigurationError(Exception):
@@ -41,6 +46,13 @@ class ConfigurationError(Exception):
 
 def _split(value: Any) -> Any:
     return re.split(r"[,\s]+", value.strip(", \n")) if isinstance(value, str) else value
+
+
+def _read_rate(value: Any) -> Rate:
+    return value if isinstance(value, Rate) else parse_rate(str(value))
+
+
+RateSetting = Annotated[Rate, NoDecode, PlainValidator(_read_rate)]
 
 
 class Settings(BaseSettings):
@@ -99,10 +111,56 @@ class Settings(BaseSettings):
         description="Passwords hashed at once, 32 MiB each. Unless given, the number of cores.",
     )
     password_waiting_max: int = Field(
-        128, ge=1, description="Logins that may wait for a password to be hashed; more get 429."
+        WAITING_MAX,
+        ge=1,
+        description="Logins that may wait for a password to be hashed; more get 429.",
     )
     rate_limits: Literal["on", "off"] = Field(
-        "on", description="Limits by address, account and connection; off is for load tests."
+        "on",
+        description="Limits by address, account and connection; off, for load tests, lifts those "
+        "from message_rate to sessions_by_account_max.",
+    )
+    message_rate: RateSetting = Field(
+        _GATE.message_rate, description="Messages of one connection; more get 429."
+    )
+    refusals_max: int = Field(
+        _GATE.refusals_max,
+        ge=1,
+        description="Calls answered with 429 in a row after which a connection is closed.",
+    )
+    credential_call_rate: RateSetting = Field(
+        _GATE.credential_call_rate,
+        description="Calls that cost a password hash or a mail, by address; more get 429.",
+    )
+    prelogin_rate: RateSetting = Field(
+        _GATE.prelogin_rate, description="Preludes to a login, by address; more get 429."
+    )
+    wrong_password_rate: RateSetting = Field(
+        _GATE.wrong_password_rate,
+        description="Wrong passwords, by account and address together; then logins get 429.",
+    )
+    letter_rate: RateSetting = Field(
+        _GATE.letter_rate, description="Mails to one address; more are not sent."
+    )
+    connect_rate: RateSetting = Field(
+        _GATE.connect_rate,
+        description="New connections that don't log in, by address; more are dropped.",
+    )
+    anonymous_max: int = Field(
+        _GATE.anonymous_max,
+        ge=1,
+        description="Connections that are not authenticated, in all; half of connections_max at "
+        "most.",
+    )
+    anonymous_by_address_max: int = Field(
+        _GATE.anonymous_by_address_max,
+        ge=1,
+        description="Connections that are not authenticated, by address.",
+    )
+    sessions_by_account_max: int = Field(
+        _GATE.sessions_by_account_max,
+        ge=1,
+        description="Sessions of one account; one more closes the one idle longest.",
     )
     smtp_url: SecretStr | None = Field(
         None,

@@ -8,42 +8,53 @@ come back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from wsschema.errors import RateLimited
 from wsserver.throttle import Rate, Throttle
 
-MESSAGES: Final = Rate(per_s=500, burst=2000)
-"""Messages of one connection. A wallet sends a few a minute; a first sync may pipeline."""
-REFUSALS_MAX: Final = 100
-"""Calls answered with 429 in a row after which a connection is closed: its client does not wait."""
-
-CREDENTIAL_CALLS: Final = Rate(per_s=5, burst=600)
-"""Calls that cost a password hash or a mail, by address. Devices stay logged in for weeks, so that
-even a large office behind one address stays below; 5 a second is half of one core's hashing."""
-PRELOGINS: Final = Rate(per_s=10, burst=300)
-"""Preludes to a login, by address: cheap, but each restarts the authentication clock."""
-FAILURES: Final = Rate(per_s=0.2, burst=30)
-"""Wrong passwords, by account and address together: a person mistypes, and a device that was left
-behind by a password change tries the old one; 30 at once and 12 a minute after that are 17,310
-guesses a day, against a password that was derived by scrypt."""
-LETTERS: Final = Rate(per_s=1 / 600, burst=5)
-"""Mails to one address, whoever asks for them: nobody's mailbox is flooded through this server."""
 KEYS_MAX: Final = 100_000
 """Keys a throttle remembers: about 20 MB when all are in use."""
 
-CONNECTS: Final = Rate(per_s=20, burst=200)
-"""New connections by address that have not logged in. Who logs in is given back, so devices that
-work never hold each other up, however many share an address; and two hundred may be at their
-passwords at once. To drop a connection costs a seventh of what it does to open it (65 microseconds
-against 460, measured side by side on a busy machine), and no TLS."""
 
-ANONYMOUS_MAX: Final = 5_000
-"""Connections that are not authenticated, in all; there is always room for those who are."""
-ANONYMOUS_BY_ADDRESS_MAX: Final = 500
-"""Connections that are not authenticated, by address: a carrier's NAT stays below."""
-SESSIONS_BY_ACCOUNT_MAX: Final = 256
-"""Sessions of one account: four for each of the devices that it may have."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateLimits:
+    """What the gate holds peers to. Each is a setting of the same name, with the default here."""
+
+    message_rate: Rate = Rate(per_s=500, burst=2000)
+    """Messages of one connection. A wallet sends a few a minute; a first sync may pipeline."""
+    refusals_max: int = 100
+    """Calls answered with 429 in a row after which a connection is closed: its client does not
+    wait."""
+
+    credential_call_rate: Rate = Rate(per_s=5, burst=600)
+    """Calls that cost a password hash or a mail, by address. Devices stay logged in for weeks, so
+    that even a large office behind one address stays below; 5 a second is half of one core's
+    hashing."""
+    prelogin_rate: Rate = Rate(per_s=10, burst=300)
+    """Preludes to a login, by address: cheap, but each restarts the authentication clock."""
+    wrong_password_rate: Rate = Rate(per_s=0.2, burst=30)
+    """Wrong passwords, by account and address together: a person mistypes, and a device that was
+    left behind by a password change tries the old one; 30 at once and 12 a minute after that are
+    17,310 guesses a day, against a password that was derived by scrypt."""
+    letter_rate: Rate = Rate(per_s=1 / 600, burst=5)
+    """Mails to one address, whoever asks for them: nobody's mailbox is flooded through this
+    server."""
+
+    connect_rate: Rate = Rate(per_s=20, burst=200)
+    """New connections by address that have not logged in. Who logs in is given back, so devices
+    that work never hold each other up, however many share an address; and two hundred may be at
+    their passwords at once. To drop a connection costs a seventh of what it does to open it (65
+    microseconds against 460, measured side by side on a busy machine), and no TLS."""
+    anonymous_max: int = 5_000
+    """Connections that are not authenticated, in all: ten addresses at their bound, and half of the
+    10,000 sessions that a server is measured with. Whatever is set, they get no more than half of
+    what the process has room for: there is always room for those who are."""
+    anonymous_by_address_max: int = 500
+    """Connections that are not authenticated, by address: a carrier's NAT stays below."""
+    sessions_by_account_max: int = 256
+    """Sessions of one account: four for each of the 64 devices that it may have by default."""
 
 
 class Gate:
@@ -53,18 +64,26 @@ class Gate:
     """
 
     def __init__(
-        self, *, enabled: bool, clock: Callable[[], float], connections_max: int = 2 * ANONYMOUS_MAX
+        self,
+        limits: GateLimits,
+        *,
+        enabled: bool,
+        clock: Callable[[], float],
+        connections_max: int | None = None,
     ) -> None:
+        self._limits = limits
         self._enabled = enabled
         self._clock = clock
-        self._messages_interval_s = 1 / MESSAGES.per_s
-        self._messages_tolerance_s = MESSAGES.burst / MESSAGES.per_s
-        self._credential_calls = Throttle(CREDENTIAL_CALLS, keys_max=KEYS_MAX)
-        self._prelogins = Throttle(PRELOGINS, keys_max=KEYS_MAX)
-        self._failures = Throttle(FAILURES, keys_max=KEYS_MAX)
-        self._letters = Throttle(LETTERS, keys_max=KEYS_MAX)
-        self._connects = Throttle(CONNECTS, keys_max=KEYS_MAX)
-        self._anonymous_max = min(ANONYMOUS_MAX, max(1, connections_max // 2))
+        self._messages_interval_s = 1 / limits.message_rate.per_s
+        self._messages_tolerance_s = limits.message_rate.burst / limits.message_rate.per_s
+        self._credential_calls = Throttle(limits.credential_call_rate, keys_max=KEYS_MAX)
+        self._prelogins = Throttle(limits.prelogin_rate, keys_max=KEYS_MAX)
+        self._failures = Throttle(limits.wrong_password_rate, keys_max=KEYS_MAX)
+        self._letters = Throttle(limits.letter_rate, keys_max=KEYS_MAX)
+        self._connects = Throttle(limits.connect_rate, keys_max=KEYS_MAX)
+        self._anonymous_max = limits.anonymous_max
+        if connections_max is not None:
+            self._anonymous_max = min(limits.anonymous_max, max(1, connections_max // 2))
         self._anonymous: dict[str, int] = {}
         self._anonymous_total = 0
 
@@ -83,6 +102,10 @@ class Gate:
         if wait_s > 0:
             return full_at_s, max(1, round(wait_s * 1000))
         return after_s, 0
+
+    def has_too_many_refusals(self, refusals: int) -> bool:
+        """Whether a connection with that many calls refused in a row is to be closed."""
+        return self._enabled and refusals >= self._limits.refusals_max
 
     # By address, and by account and address.
 
@@ -127,13 +150,13 @@ class Gate:
 
     def has_too_many_sessions(self, sessions: int) -> bool:
         """Whether an account with that many sessions has to let one go."""
-        return self._enabled and sessions > SESSIONS_BY_ACCOUNT_MAX
+        return self._enabled and sessions > self._limits.sessions_by_account_max
 
     def enter(self, address: str) -> bool:
         """Count a connection that came; False, and nothing counted, when there are too many."""
         if self._enabled and (
             self._anonymous_total >= self._anonymous_max
-            or self._anonymous.get(address, 0) >= ANONYMOUS_BY_ADDRESS_MAX
+            or self._anonymous.get(address, 0) >= self._limits.anonymous_by_address_max
         ):
             return False
         self._anonymous[address] = self._anonymous.get(address, 0) + 1

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from wsserver.config import ConfigurationError, Settings, load_settings
+from wsserver.throttle import Rate
 
 EXIT_FAILURE: Final = 1
 EXIT_CONFIGURATION: Final = 2
@@ -55,7 +56,7 @@ def _describe_type(field: FieldInfo) -> str:
         return "|".join(typing.get_args(kind))
     if typing.get_origin(kind) is types.UnionType:
         kind = typing.get_args(kind)[0]
-    return {int: "N", float: "SECONDS"}.get(typing.cast(Any, kind), "TEXT")
+    return {int: "N", float: "SECONDS", Rate: "RATE"}.get(typing.cast(Any, kind), "TEXT")
 
 
 def load_or_exit(flags: dict[str, Any]) -> Settings:

@@ -35,6 +35,10 @@ from wsserver.operations import (
 DIGEST_BYTES: Final = 32
 SALT_BYTES: Final = 16
 NICENESS: Final = 10
+WAITING_MAX: Final = 128
+"""Passwords that may wait to be hashed. A hash takes about a tenth of a second, so that on one core
+the last of them is 13 s away: less than the 30 s that a connection has to log in, and that a client
+waits for its answer."""
 
 _NOBODY: Final = PasswordHash(bytes(DIGEST_BYTES), bytes(SALT_BYTES), SCRYPT_N, SCRYPT_R, SCRYPT_P)
 """What an unknown account's password is checked against, so that it takes as long."""

@@ -28,7 +28,7 @@ from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
 from wsserver.config import Settings
 from wsserver.engine import Engine
-from wsserver.gate import Gate
+from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
 from wsserver.metrics import Metrics
 from wsserver.operations import Operation, ProbeWrite, SendLetter
@@ -100,6 +100,7 @@ class Server:
             allowlist=settings.allowlist,
             decoy_key=installed.decoy_key,
             gate=Gate(
+                make_gate_limits(settings),
                 enabled=settings.rate_limits == "on",
                 clock=time.monotonic,
                 connections_max=transport_limits.connections_max,
@@ -283,6 +284,13 @@ def make_limits(settings: Settings) -> Limits:
         message_bytes=JSON_ESCAPE_FACTOR * settings.wallet_bytes + MESSAGE_OVERHEAD_BYTES,
         history_depth=settings.history_depth,
         devices=settings.devices_max,
+    )
+
+
+def make_gate_limits(settings: Settings) -> GateLimits:
+    """The limits of the gate: the settings of their names."""
+    return GateLimits(
+        **{field.name: getattr(settings, field.name) for field in dataclasses.fields(GateLimits)}
     )
 
 

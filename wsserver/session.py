@@ -63,7 +63,6 @@ from wsserver.effects import (
     Send,
     StopClock,
 )
-from wsserver.gate import REFUSALS_MAX
 from wsserver.methods import ANSWERS, FLOWS, ServerFacts
 from wsserver.operations import DeviceRecord, Flow, OpenedSession, Published, TokenOwner
 
@@ -187,7 +186,10 @@ class Session:
 
     @property
     def idle_since_s(self) -> float:
-        """About when the last message came, on the gate's clock."""
+        """About when the last message came, on the gate's clock.
+
+        Too late by what the bucket of messages takes to fill: 4 s at most, with the usual rate.
+        """
         return self._full_at_s
 
     @property
@@ -384,8 +386,11 @@ class Session:
     def _settle(self, running: _Running, outcome: Any) -> None:
         """The call has its outcome: answer it, and close on who goes on after so many 429."""
         self._answer(running, outcome)
-        self._refusals = self._refusals + 1 if isinstance(outcome, RateLimited) else 0
-        if self._refusals == REFUSALS_MAX and not self._is_closed():
+        if not isinstance(outcome, RateLimited):
+            self._refusals = 0
+            return
+        self._refusals += 1
+        if self.facts.gate.has_too_many_refusals(self._refusals) and not self._is_closed():
             self._emit(Close(CloseCode.TOO_MANY, "it goes on after 429"))
             self._end()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -16,13 +17,44 @@ from typing import Final
 ADDRESSES_CACHED: Final = 4096
 """Addresses whose key is kept in mind: to parse one takes longer than to count it."""
 
+RATE_EXAMPLE: Final = "20/s, burst 200"
+RATE_NUMBER_MAX: Final = 1_000_000
+"""The largest number in a rate's text: more than one process ever passes."""
+
+_UNITS_S: Final = {"s": 1, "min": 60, "h": 3600}
+_RATE: Final = re.compile(r"([0-9]{1,9})/(s|min|h), burst ([0-9]{1,9})")
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """``burst`` at once after a rest, then ``per_s`` a second."""
+    """``burst`` at once after a rest, then ``per_s`` a second.
+
+    Its text is what `parse_rate` reads, where a whole number a second, minute or hour makes it.
+    """
 
     per_s: float
     burst: int
+
+    def __str__(self) -> str:
+        for unit, unit_s in _UNITS_S.items():
+            count = round(self.per_s * unit_s, 6)
+            if count >= 1 and count % 1 == 0:
+                return f"{count:.0f}/{unit}, burst {self.burst}"
+        return f"{self.per_s:g}/s, burst {self.burst}"
+
+
+def parse_rate(text: str) -> Rate:
+    """The rate of ``20/s, burst 200``: whole numbers; by the second (s), minute (min) or hour (h).
+
+    Raises ValueError with a sentence that shows how a rate is written.
+    """
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no rate; it looks like {RATE_EXAMPLE} (by s, min or h)")
+    count, burst = int(found[1]), int(found[3])
+    if not (1 <= count <= RATE_NUMBER_MAX and 1 <= burst <= RATE_NUMBER_MAX):
+        raise ValueError(f"the numbers of {text!r} must be from 1 to {RATE_NUMBER_MAX:,}")
+    return Rate(count / _UNITS_S[found[2]], burst)
 
 
 class Throttle:

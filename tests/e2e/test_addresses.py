@@ -9,12 +9,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from tests.e2e.conftest import Serve
-from tests.e2e.rawclient import RawClient, open_socket
+from tests.e2e.conftest import MakeProcess, Serve
+from tests.e2e.rawclient import RawClient, open_client, open_socket
 from tests.e2e.serving import Served
 from tests.wire.harness import CLOSE, PING, TEXT, Client, frame
-from wsserver import gate
-from wsserver.throttle import Rate
+from wsserver.gate import GateLimits
 
 EMAIL = "joe@example.com"
 
@@ -27,11 +26,10 @@ async def open_for(served: Served, client: str) -> RawClient:
 # Proxies.
 
 
-async def test_limits_count_the_client_behind_a_trusted_proxy(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gate, "ANONYMOUS_BY_ADDRESS_MAX", 2)
-    served = await serve(rate_limits="on", trusted_proxies=("127.0.0.1/32",))
+async def test_limits_count_the_client_behind_a_trusted_proxy(serve: Serve) -> None:
+    served = await serve(
+        rate_limits="on", anonymous_by_address_max=2, trusted_proxies=("127.0.0.1/32",)
+    )
     for _ in range(2):
         await (await open_for(served, "203.0.113.9")).call("server.ping")
 
@@ -40,11 +38,10 @@ async def test_limits_count_the_client_behind_a_trusted_proxy(
     await (await open_for(served, "2001:db8::1")).call("server.ping")
 
 
-async def test_what_a_stranger_forwards_changes_nothing(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gate, "ANONYMOUS_BY_ADDRESS_MAX", 2)
-    served = await serve(rate_limits="on", trusted_proxies=("10.0.0.0/8",))
+async def test_what_a_stranger_forwards_changes_nothing(serve: Serve) -> None:
+    served = await serve(
+        rate_limits="on", anonymous_by_address_max=2, trusted_proxies=("10.0.0.0/8",)
+    )
     for client in ("203.0.113.9", "203.0.113.10"):
         await (await open_for(served, client)).call("server.ping")
 
@@ -65,24 +62,22 @@ async def try_to_open(served: Served, address: str) -> ClientConnection | None:
 async def test_who_opens_and_drops_too_fast_is_dropped_and_nobody_else(serve: Serve) -> None:
     served = await serve(rate_limits="on")
     joe = await served.open_account(EMAIL)
+    burst = GateLimits().connect_rate.burst
     opened = 0
     while (socket := await try_to_open(served, "127.0.1.1")) is not None:
         opened += 1
         socket.transport.abort()
-        assert opened < 3 * gate.CONNECTS.burst, "nothing stops it"
+        assert opened < 3 * burst, "nothing stops it"
 
-    assert opened >= gate.CONNECTS.burst
+    assert opened >= burst
     await joe.push(1)
     other = await try_to_open(served, "127.0.1.2")
     assert other is not None
     await other.close()
 
 
-async def test_devices_that_log_in_are_never_too_many(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gate, "CONNECTS", Rate(per_s=0.001, burst=5))
-    served = await serve(rate_limits="on")
+async def test_devices_that_log_in_are_never_too_many(serve: Serve) -> None:
+    served = await serve(rate_limits="on", connect_rate="1/h, burst 5")
     await served.open_account(EMAIL)
     _, session = await served.open_device(EMAIL, "phone")
     for _ in range(20):
@@ -92,12 +87,31 @@ async def test_devices_that_log_in_are_never_too_many(
 
 
 async def test_behind_a_trusted_proxy_no_client_uses_up_the_others_connections(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve,
 ) -> None:
-    monkeypatch.setattr(gate, "CONNECTS", Rate(per_s=0.001, burst=5))
-    served = await serve(rate_limits="on", trusted_proxies=("127.0.0.0/8",))
+    served = await serve(
+        rate_limits="on", connect_rate="1/h, burst 5", trusted_proxies=("127.0.0.0/8",)
+    )
     for number in range(20):
         await (await open_for(served, f"203.0.113.{number}")).close()
+
+
+async def test_the_command_holds_a_connection_to_the_rate_that_a_variable_sets(
+    make_process: MakeProcess,
+) -> None:
+    server = make_process(rate_limits="on")
+    server.environment["WSSERVER_MESSAGE_RATE"] = "1/min, burst 3"
+    server.environment["WSSERVER_REFUSALS_MAX"] = "2"
+    await server.start()
+
+    async with open_client(server.url) as client:
+        for _ in range(3):
+            await client.call("server.ping")
+        refusals = [await client.fail("server.ping") for _ in range(2)]
+
+        assert [refusal.code for refusal in refusals] == [429, 429]
+        assert 50_000 < refusals[0].data["retryAfterMs"] <= 60_000
+        assert await client.closed() == 4429
 
 
 # Origins.

@@ -64,6 +64,12 @@ def test_the_help_of_serve_names_every_setting(run: Run) -> None:
         assert f"--{name.replace('_', '-')} " in text
 
 
+def test_the_help_of_serve_shows_a_rate_and_how_it_is_written(run: Run) -> None:
+    text = " ".join(run("serve", "--help").text.split())
+    assert "--message-rate RATE Messages of one connection; more get 429. [default: 500/s" in text
+    assert "A RATE is written '20/s, burst 200'" in text
+
+
 def test_the_command_tells_its_version(run: Run) -> None:
     done = run("--version")
     assert done.code == 0
@@ -98,11 +104,24 @@ def test_all_wrong_settings_are_told_at_once(run: Run) -> None:
         "--port=70000",
         "--wallet-bytes=many",
         "--drain-timeout-s=0",
+        "--message-rate=20",
+        "--connect-rate=0/s, burst 5",
+        "--refusals-max=0",
         WSSERVER_VERIFICATION="everyone",
         WSSERVER_ALLOWLIST="jane@secret.example, no address",
     )
-    for name in ("port", "wallet_bytes", "drain_timeout_s", "verification", "allowlist"):
+    for name in (
+        "port",
+        "wallet_bytes",
+        "drain_timeout_s",
+        "message_rate",
+        "connect_rate",
+        "refusals_max",
+        "verification",
+        "allowlist",
+    ):
         assert f"WSSERVER_{name.upper()}" in said
+    assert "'20' is no rate; it looks like 20/s, burst 200" in said
     assert "jane" not in said
 
 

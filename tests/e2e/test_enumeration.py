@@ -17,7 +17,7 @@ from tests.e2e.conftest import Serve
 from tests.e2e.mailing import Town, new_credentials, open_town
 from tests.e2e.rawclient import SEED, open_socket
 from tests.e2e.serving import Served, open_database
-from wsserver.gate import FAILURES, LETTERS
+from wsserver.gate import GateLimits
 from wsserver.methods import DECOY_KDF
 
 UNKNOWN, WAITING = "nobody@example.com", "waiting@example.com"
@@ -181,15 +181,14 @@ async def test_no_sequence_of_calls_tells_a_stranger_whether_an_address_has_an_a
 
 async def test_limits_are_met_alike_for_every_kind_of_address(guarded_town: Town) -> None:
     strangers = await meet_strangers(guarded_town.served)
+    failures, letters = GateLimits().wrong_password_rate.burst, GateLimits().letter_rate.burst
     outcomes = []
     for one in strangers:
-        answers = [await one.login() for _ in range(FAILURES.burst + 1)]
-        answers += [
-            await one.ask_for_letter("account.requestReset") for _ in range(LETTERS.burst + 2)
-        ]
+        answers = [await one.login() for _ in range(failures + 1)]
+        answers += [await one.ask_for_letter("account.requestReset") for _ in range(letters + 2)]
         outcomes.append([answer.get("error", {}).get("code") for answer in answers])
 
-    expected = [401] * FAILURES.burst + [429] + [None] * (LETTERS.burst + 2)
+    expected = [401] * failures + [429] + [None] * (letters + 2)
     assert outcomes == [expected] * len(EVERYBODY)
 
 

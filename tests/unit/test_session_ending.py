@@ -7,7 +7,7 @@ import pytest
 from tests.unit.world import EMAIL, KDF_JSON, PASSWORD, Peer, World, make_facts, push_params
 from wsschema.errors import Unavailable
 from wsserver.effects import Answered, Close, Leave, Send
-from wsserver.gate import MESSAGES, REFUSALS_MAX, Gate
+from wsserver.gate import Gate, GateLimits
 from wsserver.operations import (
     CheckPassword,
     EndSession,
@@ -23,6 +23,7 @@ CHANGE = {
     "clientSaltSeed": "b" * 64,
     "kdf": KDF_JSON,
 }
+LIMITS = GateLimits()
 ENDING = [
     ("session.logout", {}, "logged_out"),
     ("account.delete", {"password": PASSWORD}, "account_deleted"),
@@ -312,9 +313,9 @@ def test_a_call_without_id_is_finished_before_a_drained_session_is_closed(
 
 
 def test_a_batch_in_which_the_gate_cuts_the_connection_off_goes_no_further() -> None:
-    world = World(make_facts(gate=Gate(enabled=True, clock=lambda: 0.0)))
+    world = World(make_facts(gate=Gate(LIMITS, enabled=True, clock=lambda: 0.0)))
     peer = world.connect()
-    for _ in range(MESSAGES.burst + REFUSALS_MAX - 1):
+    for _ in range(LIMITS.message_rate.burst + LIMITS.refusals_max - 1):
         peer.call("server.ping")
     heard = len(peer.inbox)
     peer.batch(("server.ping", {}), ("account.prelogin", {"email": EMAIL}))
@@ -325,7 +326,7 @@ def test_a_batch_in_which_the_gate_cuts_the_connection_off_goes_no_further() -> 
 
 def test_who_spoke_last_is_idle_for_the_shortest_time() -> None:
     seconds = [10.0]
-    world = World(make_facts(gate=Gate(enabled=True, clock=lambda: seconds[0])))
+    world = World(make_facts(gate=Gate(LIMITS, enabled=True, clock=lambda: seconds[0])))
     first, second = world.connect(), world.connect()
     first.call("server.ping")
     seconds[0] += 1

@@ -10,9 +10,8 @@ import pytest
 
 from tests.unit.world import EMAIL, KDF, PASSWORD, SEED, Peer, World, hash_of, make_facts
 from wsschema.errors import BadResetToken, BadVerificationToken, RpcError
-from wsserver import gate as limits
 from wsserver.effects import Perform
-from wsserver.gate import Gate
+from wsserver.gate import Gate, GateLimits
 from wsserver.operations import (
     ActivateRegistration,
     CheckPassword,
@@ -31,12 +30,13 @@ P = TypeVar("P", bound=Operation[Any])
 TOKEN = "ab" * 32
 TOKEN_HASH = hashlib.sha256(TOKEN.encode()).digest()
 CREDENTIALS = {"email": "Joe@Example.com", "password": PASSWORD, "clientSaltSeed": SEED}
+LIMITS = GateLimits()
 KDF_PARAMS = {"name": "scrypt", "n": KDF.n, "r": KDF.r, "p": KDF.p}
 
 
 @pytest.fixture
 def world() -> World:
-    facts = make_facts(gate=Gate(enabled=True, clock=lambda: 0.0))
+    facts = make_facts(gate=Gate(LIMITS, enabled=True, clock=lambda: 0.0))
     return World(replace(facts, info=replace(facts.info, verification="email")))
 
 
@@ -79,7 +79,7 @@ def test_a_taken_address_is_answered_alike_and_its_owner_gets_a_letter(world: Wo
 
 def test_a_mailbox_that_got_enough_letters_gets_no_more_and_nobody_is_told(world: World) -> None:
     peer = world.connect()
-    for _ in range(limits.LETTERS.burst):
+    for _ in range(LIMITS.letter_rate.burst):
         start_registering(world, peer, TOKEN)
         give(world, SendLetter, None)
 
@@ -199,7 +199,7 @@ def test_not_verified_is_told_to_the_right_password_alone(world: World) -> None:
 def test_wrong_passwords_are_slowed_down(world: World) -> None:
     world.store.add_account()
     peer = world.connect()
-    for _ in range(limits.FAILURES.burst):
+    for _ in range(LIMITS.wrong_password_rate.burst):
         peer.call("session.login", email=EMAIL, password="not this one", deviceId="phone")
         give(world, LoadCredentials, None)
         give(world, CheckPassword, False)
@@ -215,10 +215,10 @@ def test_a_connection_that_sends_too_much_is_told_and_one_that_goes_on_is_closed
     world: World,
 ) -> None:
     peer = world.connect()
-    for _ in range(limits.MESSAGES.burst):
+    for _ in range(LIMITS.message_rate.burst):
         peer.call("server.ping")
 
-    refused = [peer.call("server.ping") for _ in range(limits.REFUSALS_MAX)]
+    refused = [peer.call("server.ping") for _ in range(LIMITS.refusals_max)]
 
     assert {peer.answer(call_id)["code"] for call_id in refused} == {429}
     assert peer.answer(refused[0])["data"] == {"reason": "rate_limited", "retryAfterMs": 2}
@@ -228,12 +228,12 @@ def test_a_connection_that_sends_too_much_is_told_and_one_that_goes_on_is_closed
 def test_a_client_that_goes_on_logging_in_after_429_is_closed(world: World) -> None:
     """Answering it costs less than a login, and yet 50 of its kind would keep a server busy."""
     gate = world.facts.gate
-    for _ in range(limits.FAILURES.burst):
+    for _ in range(LIMITS.wrong_password_rate.burst):
         gate.note_failure(world.connect().session.address, EMAIL)
     peer = world.connect()
     login = {"email": EMAIL, "password": PASSWORD, "deviceId": "phone"}
 
-    refused = [peer.call("session.login", **login) for _ in range(limits.REFUSALS_MAX - 1)]
+    refused = [peer.call("session.login", **login) for _ in range(LIMITS.refusals_max - 1)]
     assert peer.close_code is None
     refused.append(peer.call("session.login", **login))
 
@@ -243,7 +243,7 @@ def test_a_client_that_goes_on_logging_in_after_429_is_closed(world: World) -> N
 
 def test_calls_of_a_batch_count_each(world: World) -> None:
     peer = world.connect()
-    for _ in range(limits.MESSAGES.burst - 1):
+    for _ in range(LIMITS.message_rate.burst - 1):
         peer.call("server.ping")
 
     first, second = peer.batch(("server.ping", {}), ("server.ping", {}))

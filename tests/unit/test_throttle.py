@@ -1,7 +1,10 @@
+import re
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsserver.throttle import Rate, Throttle, address_key
+from wsserver.throttle import RATE_EXAMPLE, RATE_NUMBER_MAX, Rate, Throttle, address_key, parse_rate
 
 
 def test_a_burst_passes_and_the_next_is_told_how_long_to_wait() -> None:
@@ -99,3 +102,74 @@ def test_an_ipv4_peer_is_itself_however_it_is_written() -> None:
 
 def test_a_peer_without_an_ip_address_is_what_it_is_called() -> None:
     assert address_key("a unix socket") == "a unix socket"
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        (RATE_EXAMPLE, Rate(per_s=20, burst=200)),
+        ("12/min, burst 30", Rate(per_s=0.2, burst=30)),
+        ("6/h, burst 5", Rate(per_s=1 / 600, burst=5)),
+        ("1/h, burst 1", Rate(per_s=1 / 3600, burst=1)),
+        (" 90/min, burst 1\n", Rate(per_s=1.5, burst=1)),
+        ("1000000/s, burst 1000000", Rate(per_s=1_000_000, burst=1_000_000)),
+    ],
+)
+def test_a_rate_is_read_from_its_text(text: str, rate: Rate) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20",
+        "20/s",
+        "burst 200",
+        "20/s burst 200",
+        "20/s, 200",
+        "20/s, burst 200, burst 300",
+        "20/m, burst 200",  # a minute, or a month?
+        "20/S, burst 200",
+        "20/day, burst 200",
+        "-20/s, burst 200",
+        "0.5/s, burst 200",
+        "1,000/s, burst 2,000",
+        "1e3/s, burst 200",
+        "٢٠/s, burst 200",
+        f"{'9' * 5000}/s, burst 200",
+    ],
+)
+def test_what_is_no_rate_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=f"is no rate; it looks like {RATE_EXAMPLE}"):
+        parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["0/s, burst 5", "5/s, burst 0", "1000001/h, burst 5", "5/min, burst 1000001"]
+)
+def test_a_rate_has_bounds_and_its_refusal_names_them(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} must be from 1 to 1,000,000")):
+        parse_rate(text)
+
+
+@given(
+    count=st.integers(1, RATE_NUMBER_MAX),
+    unit=st.sampled_from(["s", "min", "h"]),
+    burst=st.integers(1, RATE_NUMBER_MAX),
+)
+def test_a_rate_is_written_as_it_is_read(count: int, unit: str, burst: int) -> None:
+    rate = parse_rate(f"{count}/{unit}, burst {burst}")
+
+    assert parse_rate(str(rate)) == rate
+
+
+def test_a_rate_is_written_with_a_whole_number_where_there_is_one() -> None:
+    written = [str(Rate(per_s=per_s, burst=5)) for per_s in (500, 0.2, 1 / 600, 0.001)]
+
+    assert written == [
+        "500/s, burst 5",
+        "12/min, burst 5",
+        "6/h, burst 5",
+        "0.001/s, burst 5",
+    ]

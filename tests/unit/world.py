@@ -51,7 +51,7 @@ from wsserver.effects import (
     Send,
     StopClock,
 )
-from wsserver.gate import Gate
+from wsserver.gate import Gate, GateLimits
 from wsserver.hub import Hub
 from wsserver.operations import (
     SCRYPT_N,
@@ -131,7 +131,7 @@ def make_facts(
         limits=limits,
         allowlist=allowlist or frozenset(),
         decoy_key=b"decoy key",
-        gate=gate or Gate(enabled=False, clock=lambda: 0.0),
+        gate=gate or Gate(GateLimits(), enabled=False, clock=lambda: 0.0),
     )
 
 
