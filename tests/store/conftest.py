@@ -79,7 +79,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
         event.listen(engine, "connect", set_up)
         event.listen(engine, "close", close)
-        if options.get("checkpointing"):
+        if not options.get("reading"):
             event.listen(engine, "commit", commit)
         return engine
 

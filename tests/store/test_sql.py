@@ -19,7 +19,6 @@ from wsserver.store import sql
 from wsserver.store.context import Context
 from wsserver.store.errors import StoreError
 from wsserver.store.sql import (
-    CHECKPOINT_PAGES,
     create_store_engine,
     open_database,
     parse_url,
@@ -79,17 +78,13 @@ def read_pragmas(path: Path, **options: Any) -> dict[str, Any]:
 def test_connections_are_set_up_for_what_they_do(tmp_path: Path) -> None:
     path = tmp_path / "wallet-sync.db"
     common = {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000}
+    common |= {"wal_autocheckpoint": 0}  # See test_checkpoints.
     writing = {**common, "synchronous": 2, "query_only": 0, "fullfsync": 1}  # 2 is FULL.
 
-    assert read_pragmas(path, checkpointing=True) == {
-        **writing,
-        "wal_autocheckpoint": CHECKPOINT_PAGES,
-    }
-    assert read_pragmas(path) == {**writing, "wal_autocheckpoint": 0}
+    assert read_pragmas(path) == writing
     reading = read_pragmas(path, reading=True, busy_timeout_s=0.25)
     assert {**reading, "synchronous": 2, "fullfsync": 1} == {
         **writing,
-        "wal_autocheckpoint": 0,
         "query_only": 1,
         "busy_timeout": 250,
     }
@@ -154,18 +149,6 @@ def test_a_reading_connection_can_not_write(tmp_path: Path) -> None:
         pytest.raises(OperationalError, match="attempt to write a readonly database"),
     ):
         connection.execute(text("DELETE FROM accounts"))
-
-
-async def test_only_the_writing_lane_checkpoints(backend: SqlBackend) -> None:
-    phone = await (await register(backend)).log_in()
-    log, before = backend.path.with_name("wallet-sync.db-wal"), backend.path.stat().st_size
-    # A log that nobody checkpoints would have them all, and the third lap of it too.
-    lap_bytes = CHECKPOINT_PAGES * 4096
-    for sequence in range(1, 3 * lap_bytes // 250_000):
-        await phone.push(sequence, f"{sequence:09} " * 25_000)
-
-    assert log.stat().st_size < 1.5 * lap_bytes
-    assert backend.path.stat().st_size > before + 1_000_000
 
 
 def test_what_fails_inside_a_command_is_rolled_back_and_told(tmp_path: Path) -> None:

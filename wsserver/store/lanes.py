@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,6 +63,9 @@ class Waiting:
 Run = Callable[[Connection, Sequence[Operation[Any]]], list[Any]]
 """Gives an answer or an RpcError for each operation; what else it raises sinks the transaction."""
 
+Begin = Callable[[Connection, Sequence[Waiting]], AbstractContextManager[Any]]
+"""Begins the transaction of a batch; leaving it commits, or rolls back what has failed."""
+
 Deliver = Callable[[list[tuple[Waiting, Any]]], None]
 """Hands the answers of one transaction over to the event loop; called on the lane's thread."""
 
@@ -69,7 +73,8 @@ Deliver = Callable[[list[tuple[Waiting, Any]]], None]
 class Lane:
     """One thread, one connection, one queue. ``submit`` and ``waiting`` are for the event loop.
 
-    ``observe_batch`` is called on the lane's thread, after a batch was answered, with its size.
+    ``begin`` gives the transaction that a batch is done in. ``observe_batch`` is called on the
+    lane's thread, after a batch was answered, with its size.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Lane:
         limits: LaneLimits,
         clock: Callable[[], float],
         observe_batch: Callable[[int], None],
+        begin: Begin = lambda connection, batch: connection.begin(),
     ) -> None:
         self.name = name
         self._engine = engine
@@ -90,6 +96,7 @@ class Lane:
         self._limits = limits
         self._clock = clock
         self._observe_batch = observe_batch
+        self._begin = begin
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         # Each has one writer: the event loop, and the lane's thread.
         self._submitted_bytes = 0
@@ -166,17 +173,17 @@ class Lane:
             self._deliver(late)
             batch = [waiting for waiting in batch if waiting.since_s >= oldest_s]
         if batch:
-            answers = self._attempt([waiting.operation for waiting in batch])
+            answers = self._attempt(batch)
             self._deliver(list(zip(batch, answers, strict=True)))
             self._observe_batch(len(batch))
 
-    def _attempt(self, operations: list[Operation[Any]]) -> list[Any]:
+    def _attempt(self, batch: list[Waiting]) -> list[Any]:
         """An answer for each: from one transaction, or from smaller ones where an operation fails.
 
         One bad item must not sink its batch: the batch is halved until the bad one stands alone.
         """
         answers: list[Any] = []
-        parts = [operations]
+        parts = [batch]
         while parts:
             part = parts.pop()
             try:
@@ -184,24 +191,24 @@ class Lane:
             except Exception as error:
                 if _is_database_at_fault(error):
                     # The rest is not tried: each part might wait for the same lock.
-                    left = len(operations) - len(answers)
+                    left = len(batch) - len(answers)
                     self._report_fault(error, left)
                     answers += [_unavailable() for _ in range(left)]
                     return answers
                 if len(part) == 1:
-                    answers.append(_report(part[0], error))
+                    answers.append(_report(part[0].operation, error))
                 else:
                     middle = len(part) // 2
                     parts += [part[middle:], part[:middle]]
         self._report_recovery()
         return answers
 
-    def _transact(self, operations: list[Operation[Any]]) -> list[Any]:
+    def _transact(self, batch: list[Waiting]) -> list[Any]:
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
-            with self._connection.begin():
-                return self._run(self._connection, operations)
+            with self._begin(self._connection, batch):
+                return self._run(self._connection, [waiting.operation for waiting in batch])
         except BaseException:
             # Whatever state it is in: a new one is cheap, and rolls back what this one left.
             self._disconnect()

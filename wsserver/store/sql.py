@@ -56,6 +56,7 @@ from wsserver.operations import (
     StartReset,
 )
 from wsserver.store import accounts, devices, notices, registrations, wallets
+from wsserver.store.checkpoints import CHECKPOINT_BYTES, Checkpointer
 from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.errors import StoreError as StoreError
 from wsserver.store.guard import ServingGuard
@@ -69,12 +70,8 @@ logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a connection waits for another process's lock on the SQLite file before it gives up."""
-CHECKPOINT_PAGES: Final = 8192
-"""Pages of 4 KiB in the write-ahead log before they are copied into the file, which holds pushes up
-for some 10 ms. What is written over and over is copied once: with SQLite's own 1,000 pages the
-wait came eight times as often, and not much shorter."""
 CACHE_KIB: Final = 32 * 1024
-"""Pages that the writing lane keeps: the rings of some hundred wallets. SQLite's own is 2 MiB."""
+"""What a writing connection keeps: the rings of some hundred wallets. SQLite's own is 2 MiB."""
 READING_LANES: Final = 2
 READING_BATCH_OPERATIONS: Final = 64
 """An answer may be a whole wallet, and the first of a batch waits for the last."""
@@ -158,6 +155,7 @@ class SqlStore:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
         observe_batch: Callable[[str, int], None] = lambda lane, operations: None,
+        checkpoint_bytes: int = CHECKPOINT_BYTES,
     ) -> None:
         self._url = parse_url(url)
         self._context = Context(
@@ -168,9 +166,10 @@ class SqlStore:
         self._busy_timeout_s = busy_timeout_s
         self._clock = clock
         self._observe_batch = observe_batch
+        self._checkpoint_bytes = checkpoint_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: ServingGuard | None = None
-        self._lanes: list[Lane] = []
+        self._threads: list[Checkpointer | Lane] = []
         self._writing: Lane | None = None
         self._reading: Iterator[Lane] = iter(())
 
@@ -185,17 +184,17 @@ class SqlStore:
         fewer = min(limits.batch_operations, READING_BATCH_OPERATIONS)
         reading_limits = replace(limits, batch_operations=fewer)
         reader = create_store_engine(self._url, reading=True, busy_timeout_s=self._busy_timeout_s)
-        writer = create_store_engine(
-            self._url, checkpointing=True, busy_timeout_s=self._busy_timeout_s
-        )
+        writer = create_store_engine(self._url, busy_timeout_s=self._busy_timeout_s)
+        checkpointer = Checkpointer(writer, after_bytes=self._checkpoint_bytes)
+        checkpointer.start()
         reading = [
             self._start_lane(f"reading lane {number}", reader, reading_limits)
             for number in range(READING_LANES)
         ]
         self._reading = itertools.cycle(reading)
-        self._writing = self._start_lane("writing lane", writer, limits)
+        self._writing = self._start_lane("writing lane", writer, limits, begin=checkpointer.begin)
         # The writing lane ends last, for the last connection to leave a SQLite file checkpoints it.
-        self._lanes = [*reading, self._writing]
+        self._threads = [checkpointer, *reading, self._writing]
         return installed
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
@@ -215,7 +214,7 @@ class SqlStore:
     @property
     def waiting(self) -> dict[str, int]:
         """How many operations wait, by lane."""
-        return {lane.name: lane.waiting for lane in self._lanes}
+        return {lane.name: lane.waiting for lane in self._threads if isinstance(lane, Lane)}
 
     async def close(self, timeout_s: float = 60.0) -> None:
         """Finish what waits; then end the lanes and their connections.
@@ -225,12 +224,12 @@ class SqlStore:
         self._writing = None
         ends_at_s = time.monotonic() + timeout_s
         ended = True
-        for lane in self._lanes:
+        for thread in self._threads:
             left_s = max(0.0, ends_at_s - time.monotonic())
-            if not await asyncio.to_thread(lane.close, left_s):
+            if not await asyncio.to_thread(thread.close, left_s):
                 ended = False
-                logger.warning("%s: not done within %g s; left to itself", lane.name, timeout_s)
-        self._lanes = []
+                logger.warning("%s: not done within %g s; left to itself", thread.name, timeout_s)
+        self._threads = []
         # A lane that is left to itself may write yet: then the guard ends with the process.
         if self._guard is not None and ended:
             self._guard.release()
@@ -250,7 +249,7 @@ class SqlStore:
             undoing.pop_all()
             return installed
 
-    def _start_lane(self, name: str, engine: Engine, limits: LaneLimits) -> Lane:
+    def _start_lane(self, name: str, engine: Engine, limits: LaneLimits, **options: Any) -> Lane:
         lane = Lane(
             name,
             engine,
@@ -259,6 +258,7 @@ class SqlStore:
             limits=limits,
             clock=self._clock,
             observe_batch=lambda operations: self._observe_batch(name, operations),
+            **options,
         )
         lane.start()
         return lane
@@ -369,24 +369,22 @@ def create_store_engine(
     url: URL,
     *,
     reading: bool = False,
-    checkpointing: bool = False,
     busy_timeout_s: float = BUSY_TIMEOUT_S,
 ) -> Engine:
     """An engine whose every connection is its own, set up to read, or to write.
 
-    ``checkpointing`` is for one connection of all, the one that writes most: SQLite before 3.51.3
-    can lose commits to two that checkpoint at once (3.50.7 and 3.44.6 have the repair too).
+    None of them checkpoints by itself: see `wsserver.store.checkpoints`.
     """
-    pragmas = [f"busy_timeout={int(busy_timeout_s * 1000)}", "foreign_keys=ON"]
+    pragmas = [
+        f"busy_timeout={int(busy_timeout_s * 1000)}",
+        "foreign_keys=ON",
+        "wal_autocheckpoint=0",
+    ]
     if reading:
         pragmas += ["query_only=ON"]
     else:
         # fullfsync: without it macOS leaves the commit in the disk's own cache.
-        pragmas += ["synchronous=FULL", "fullfsync=ON"]
-    if checkpointing:
-        pragmas += [f"wal_autocheckpoint={CHECKPOINT_PAGES}", f"cache_size=-{CACHE_KIB}"]
-    else:
-        pragmas += ["wal_autocheckpoint=0"]
+        pragmas += ["synchronous=FULL", "fullfsync=ON", f"cache_size=-{CACHE_KIB}"]
 
     def set_up(dbapi_connection: Any, record: Any) -> None:
         # SQLAlchemy's events begin transactions, not the driver.

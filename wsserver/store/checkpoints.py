@@ -1,0 +1,97 @@
+"""Copies SQLite's write-ahead log back into its file, beside the lane that writes it.
+
+State: how much was written and copied. Threads: one of its own. A checkpoint in the writing lane
+held up every push for 15 to 100 ms. Here most of it is done while the lane goes on; then the lane
+waits while the rest is copied, which is little, so that the log can begin anew and stays bounded.
+
+SQLite before 3.51.3 (3.50.7 and 3.44.6 have the repair too) can lose commits where a checkpoint
+starts while there is nothing to copy, and a commit begins the log anew under it (the "WAL-reset
+bug"). So no other connection checkpoints, and none starts here before something was committed since
+the last: until that is copied the log can't begin anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from wsserver.store.lanes import Waiting, describe
+from wsserver.store.rows import execute_text
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_BYTES: Final = 32 * 2**20
+"""Written since the last checkpoint, about. What is written over and over is copied once."""
+COMMIT_BYTES: Final = 8192
+"""What an operation writes besides its wallet: two pages, about."""
+
+
+class Checkpointer:
+    """``engine`` gives connections that do not checkpoint by themselves."""
+
+    def __init__(self, engine: Engine, *, after_bytes: int) -> None:
+        self._engine = engine
+        self._after_bytes = after_bytes
+        self._exclusion = threading.Lock()
+        """Held during each transaction of the lane, and while the rest is copied."""
+        self._uncopied_bytes = 0
+        self._changes = 0
+        self._due = threading.Event()
+        self._ending = False
+        self.name = "checkpointer"
+        self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def begin(self, connection: Connection, batch: Sequence[Waiting]) -> Iterator[None]:
+        """The transaction of a batch, on the lane's thread."""
+        with self._exclusion:
+            with connection.begin():
+                yield
+            # One that changed no row has written nothing to the log.
+            changes: int = connection.connection.driver_connection.total_changes  # type: ignore[union-attr]  # sqlite3's
+            if changes != self._changes:
+                self._changes = changes
+                self._uncopied_bytes += sum(COMMIT_BYTES + waiting.size_bytes for waiting in batch)
+                if self._uncopied_bytes >= self._after_bytes:
+                    self._due.set()
+
+    def close(self, timeout_s: float) -> bool:
+        """End the thread; False when ``timeout_s`` was too short."""
+        self._ending = True
+        self._due.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while not self._ending:
+            try:
+                self._checkpoint()
+            except DBAPIError as error:
+                # The next commit tries again; the lane says what is wrong with the database.
+                logger.warning("the write-ahead log was not copied: %s", describe(error))
+                self._due.clear()
+
+    def _checkpoint(self) -> None:
+        self._due.wait()
+        if self._ending:
+            return
+        with self._engine.connect() as connection:
+            _copy(connection)
+            with self._exclusion:
+                _copy(connection)
+                self._uncopied_bytes = 0
+                self._due.clear()
+
+
+def _copy(connection: Connection) -> None:
+    execute_text(connection, "PRAGMA wal_checkpoint(PASSIVE)")
