@@ -26,13 +26,16 @@ from wsserver.operations import (
     CheckPassword,
     FindNewestNotice,
     FindOnline,
+    FindToken,
     HashPassword,
     LoadNotices,
     MarkSeen,
     OpenedSession,
     Operation,
     Published,
+    PushState,
     SendLetter,
+    TokenOwner,
     events_of,
 )
 from wsserver.passwords import PasswordPool
@@ -48,6 +51,9 @@ SEEN_AT_ONCE: Final = 100
 SEEN_INTERVAL_S: Final = 0.02
 """So many devices that were seen are noted at a time, so far apart. When thousands are lost at once
 the pushes of the others wait for half a millisecond of it, and not for all."""
+LOST_MAX: Final = 20_000
+"""Sessions that were lost and are kept in mind, at a quarter of a KiB each: when a network comes
+back, thousands of devices resume at once, and whose token theirs is need not be read."""
 NOTICE_INTERVAL_S: Final = 0.5
 """How often the database is asked for what the operator's commands did to live sessions."""
 NOTICE_RETRY_INTERVAL_S: Final = 30
@@ -87,6 +93,8 @@ class Engine:
         self._seen_ms: dict[bytes, int] = {}
         """When devices were seen that is not noted yet, by their token's hash."""
         self._noting: asyncio.TimerHandle | None = None
+        self._lost: dict[bytes, TokenOwner] = {}
+        """Whose the tokens of sessions were that are over, the one lost longest first."""
 
     # What a listener and a channel call.
 
@@ -112,6 +120,11 @@ class Engine:
     def perform(self, operation: Operation[Any], done: Done, is_wanted: Callable[[], bool]) -> None:
         """Have the operation performed; ``done`` gets its answer or RpcError, never at once."""
         match operation:
+            case PushState():
+                self._store.submit(operation, done)
+            case FindToken(token_hash=token_hash) if token_hash in self._lost:
+                # Whoever ended it meanwhile, it was theirs; whether it is live is read next.
+                self._loop.call_soon(done, self._lost[token_hash])
             case HashPassword() | CheckPassword():
                 self._passwords.submit(operation, done, is_wanted)
             case FindOnline(account_id=account_id):
@@ -127,6 +140,7 @@ class Engine:
         """The channel's session is live."""
         self.metrics.sessions.inc()
         self._stop_counting(channel)
+        self._lost.pop(opened.token_hash, None)
         self.facts.gate.note_login(channel.address)
         self.hub.announce(opened.account_id, channel)
         self._make_room(opened.account_id)
@@ -141,6 +155,9 @@ class Engine:
         if channel.device is not None and channel.token_hash is not None:
             self.metrics.sessions.dec()
             self._note_seen(channel.token_hash, now_ms)
+            self._lost[channel.token_hash] = TokenOwner(account_id, channel.device_id)
+            if len(self._lost) > LOST_MAX:
+                del self._lost[next(iter(self._lost))]
 
     def _note_seen(self, token_hash: bytes, now_ms: int) -> None:
         self._seen_ms[token_hash] = now_ms

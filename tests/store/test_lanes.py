@@ -27,6 +27,7 @@ from wsschema.errors import Unavailable
 from wsschema.messages import SealedWallet
 from wsserver.operations import (
     LoadCredentials,
+    LoadSession,
     LoadWallet,
     Operation,
     ProbeWrite,
@@ -36,7 +37,6 @@ from wsserver.store.errors import StoreError
 from wsserver.store.lanes import Lane, LaneLimits, Waiting
 from wsserver.store.sql import (
     READING_BATCH_OPERATIONS,
-    READING_LANES,
     SqlStore,
     create_store_engine,
     parse_url,
@@ -93,15 +93,17 @@ async def test_reading_lanes_take_fewer_at_once(open_store: OpenSqlite) -> None:
         phone = await (await register(backend)).log_in()
         await phone.push(1)
 
-        reads = [LoadWallet(phone.account.account_id, None) for _ in range(1000)]
+        reads: list[Any] = [LoadWallet(phone.account.account_id, None) for _ in range(500)]
+        reads += [LoadSession(phone.token_hash) for _ in range(500)]
         answers = await backend.perform_all(reads)
 
-        assert {answer.sequence for answer in answers} == {1}
-    lanes = [f"reading lane {number}" for number in range(READING_LANES)]
-    sizes = {name: [size for lane, size in backend.batches if lane == name] for name in lanes}
-    assert max(map(max, sizes.values())) <= READING_BATCH_OPERATIONS
-    # In turn; one more was for the registration.
-    assert sorted(map(sum, sizes.values())) == [500, 501]
+        assert {answer.sequence for answer in answers[:500]} == {1}
+        assert {answer.head.sequence for answer in answers[500:]} == {1}
+    lanes = ("reading lane", "resuming lane")
+    sizes = [[size for lane, size in backend.batches if lane == name] for name in lanes]
+    assert max(map(max, sizes)) <= READING_BATCH_OPERATIONS
+    # One more was for the registration.
+    assert [*map(sum, sizes)] == [501, 500]
 
 
 # Limits of what waits.
@@ -291,11 +293,10 @@ async def test_closing_takes_no_longer_than_it_may(
 async def test_the_writing_lane_leaves_last(open_store: OpenSqlite, disk: Disk) -> None:
     # The last connection to leave a SQLite file checkpoints it.
     async with open_store() as backend:
-        account = await register(backend)
-        for _ in range(READING_LANES):
-            await account.wallet()
+        phone = await (await register(backend)).log_in()
+        await backend.perform(LoadSession(phone.token_hash))
 
-    assert sorted(disk.closed_by[-3:-1]) == ["reading lane 0", "reading lane 1"]
+    assert disk.closed_by[-3:-1] == ["resuming lane", "reading lane"]
     assert disk.closed_by[-1] == "writing lane"
 
 

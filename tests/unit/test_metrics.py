@@ -108,7 +108,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("count_letter"), st.sampled_from(["delivered", "refused"])),
     st.tuples(
         st.just("observe_batch"),
-        st.sampled_from(["writing lane", "reading lane 0"]),
+        st.sampled_from(["writing lane", "reading lane"]),
         st.integers(1, 600) | st.sampled_from(BATCH_BUCKETS),
     ),
     st.tuples(st.just("push_seconds.observe"), st.floats(0, 20) | st.sampled_from(PUSH_BUCKETS_S)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
 
 from wsschema.errors import (
     AccountDisabled,
@@ -34,12 +35,12 @@ from wsserver.operations import (
 from wsserver.store import wallets
 from wsserver.store.accounts import lock_checked, password_values
 from wsserver.store.context import Context
-from wsserver.store.rows import write_rows
+from wsserver.store.rows import read_rows, write_rows
 from wsserver.store.tables import accounts, devices, versions
 
-_FIND_TOKENS = select(devices.c.token_hash, devices.c.account_id, devices.c.device_id).where(
-    devices.c.token_hash.in_(bindparam("tokens", expanding=True))
-)
+_Query = Select[*tuple[Any, ...]]
+
+_OWNERS: _Query = select(devices.c.token_hash, devices.c.account_id, devices.c.device_id)
 _SESSION_LOCKED = (
     select(devices, accounts.c.sequence)
     .join_from(devices, accounts)
@@ -49,23 +50,23 @@ _SESSION_LOCKED = (
     )
     .with_for_update()
 )
-_SESSIONS = (
+_SESSIONS: _Query = (
     select(
         devices.c.token_hash,
         devices.c.account_id,
-        devices.c.device_id.label("session_device"),
+        devices.c.token_used_at,
+        accounts.c.epoch,
+        accounts.c.disabled,
+        devices.c.device_id,
         devices.c.name,
         devices.c.created_at,
         devices.c.last_seen_at,
         devices.c.applied_sequence,
-        devices.c.token_used_at,
-        accounts.c.epoch,
-        accounts.c.disabled,
         versions.c.sequence,
+        versions.c.encrypted_wallet,
+        versions.c.hmac,
         versions.c.device_id,
         versions.c.updated_at,
-        versions.c.hmac,
-        versions.c.encrypted_wallet,
     )
     .join_from(devices, accounts)
     .outerjoin(
@@ -74,7 +75,6 @@ _SESSIONS = (
         & (versions.c.slot == accounts.c.sequence % bindparam("depth"))
         & (versions.c.sequence == accounts.c.sequence),
     )
-    .where(devices.c.token_hash.in_(bindparam("tokens", expanding=True)))
 )
 _DEVICES = (
     select(devices)
@@ -95,9 +95,12 @@ def find_tokens(
     connection: Connection, context: Context, operations: Sequence[FindToken]
 ) -> list[TokenOwner | None]:
     """Whose each token is."""
-    rows = connection.execute(_FIND_TOKENS, {"tokens": [one.token_hash for one in operations]})
-    owners = {row.token_hash: TokenOwner(row.account_id, row.device_id) for row in rows}
-    return [owners.get(operation.token_hash) for operation in operations]
+    tokens = [operation.token_hash for operation in operations]
+    owners = {
+        token_hash: TokenOwner(account_id, device_id)
+        for token_hash, account_id, device_id in _read_by_token(connection, _OWNERS, tokens)
+    }
+    return [owners.get(token_hash) for token_hash in tokens]
 
 
 def load_sessions(
@@ -105,28 +108,45 @@ def load_sessions(
 ) -> list[OpenedSession | BadToken | AccountDisabled]:
     """What each resume answers."""
     tokens = [operation.token_hash for operation in operations]
-    rows = connection.execute(_SESSIONS, {"tokens": tokens, "depth": context.history_depth})
-    known = {row.token_hash: row for row in rows}
     now_ms = context.now_ms()
-    return [_open(known.get(token_hash), context, now_ms) for token_hash in tokens]
+    opened = {
+        row[0]: _open(row, context, now_ms)
+        for row in _read_by_token(connection, _SESSIONS, tokens, context.history_depth)
+    }
+    return [opened.get(token_hash) or BadToken() for token_hash in tokens]
+
+
+def _read_by_token(
+    connection: Connection, query: _Query, tokens: Sequence[bytes], *values: Any
+) -> list[tuple[Any, ...]]:
+    # Few statements, which the driver keeps: the last token fills up to a power of two.
+    count = 1 << (len(tokens) - 1).bit_length()
+    padding = [tokens[-1]] * (count - len(tokens))
+    return read_rows(connection, _by_tokens(query, count), (*values, *tokens, *padding))
+
+
+@functools.cache
+def _by_tokens(query: _Query, count: int) -> _Query:
+    listed: list[Any] = [bindparam(f"token_{number}") for number in range(count)]
+    return query.where(devices.c.token_hash.in_(listed))
 
 
 def _open(
-    row: Row[*tuple[Any, ...]] | None, context: Context, now_ms: int
+    row: tuple[Any, ...], context: Context, now_ms: int
 ) -> OpenedSession | BadToken | AccountDisabled:
-    if row is None or row.token_used_at + context.token_lifetime_ms <= now_ms:
+    token_hash, account_id, token_used_at, epoch, disabled, *rest = row
+    if token_used_at + context.token_lifetime_ms <= now_ms:
         return BadToken()
-    if row.disabled:
+    if disabled:
         return AccountDisabled()
+    device, state = rest[:5], rest[5:]
     return OpenedSession(
-        account_id=row.account_id,
-        device=DeviceRecord(
-            row.session_device, row.name, row.created_at, row.last_seen_at, row.applied_sequence
-        ),
-        epoch=row.epoch,
-        head=None if row.sequence is None else wallets.state_of(row),
-        token_hash=row.token_hash,
-        token_used_at_ms=row.token_used_at,
+        account_id=account_id,
+        device=DeviceRecord(*device),
+        epoch=epoch,
+        head=None if state[0] is None else wallets.state_of(*state),
+        token_hash=token_hash,
+        token_used_at_ms=token_used_at,
         expires_at_ms=now_ms + context.token_lifetime_ms,
     )
 

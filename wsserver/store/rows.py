@@ -1,4 +1,4 @@
-"""The driver itself, for what every push needs: many rows at once, and statements without any.
+"""The driver itself, for what every push and every resume needs: many rows at once.
 
 To bring a row there by way of SQLAlchemy takes longer than SQLite takes to write it. Errors are
 SQLAlchemy's all the same, as everywhere in the store.
@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, UpdateBase
+from sqlalchemy import Connection, Select, UpdateBase
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -27,12 +27,21 @@ def write_rows(
         raise _translate(error, connection, text) from error
 
 
-def execute_text(connection: Connection, text: str) -> list[tuple[Any, ...]]:
-    """What a statement without parameters gives."""
+def read_rows(
+    connection: Connection, statement: Select[*tuple[Any, ...]], values: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    """The rows that a query gives for these values, which are in its own order."""
+    return execute_text(connection, _compile(statement), values)
+
+
+def execute_text(
+    connection: Connection, text: str, values: Sequence[Any] = ()
+) -> list[tuple[Any, ...]]:
+    """What a statement gives."""
     driver = connection.dialect.loaded_dbapi
     try:
         cursor = connection.connection.cursor()
-        cursor.execute(text)
+        cursor.execute(text, values)
         return [*cursor.fetchall()]
     except driver.Error as error:
         raise _translate(error, connection, text) from error
@@ -52,5 +61,5 @@ def _translate(error: Exception, connection: Connection, text: str) -> BaseExcep
 
 
 @functools.cache
-def _compile(statement: UpdateBase) -> str:
+def _compile(statement: UpdateBase | Select[*tuple[Any, ...]]) -> str:
     return str(statement.compile(dialect=sqlite.dialect()))

@@ -1,8 +1,8 @@
 """The store on SQLAlchemy Core: operations in, answers out on the event loop in commit order.
 
-State: the installation's row, read once. Threads: one writing lane and a few reading ones, each
-with a connection of its own; the event loop submits and is handed the answers. Only immutable
-values cross.
+State: the installation's row, read once. Threads: a writing lane, one that reads for resumes and
+one for all other reads, each with a connection of its own; the event loop submits and is handed the
+answers. Only immutable values cross.
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ BUSY_TIMEOUT_S: Final = 5.0
 """How long a connection waits for another process's lock on the SQLite file before it gives up."""
 CACHE_KIB: Final = 32 * 1024
 """What a writing connection keeps: the rings of some hundred wallets. SQLite's own is 2 MiB."""
-READING_LANES: Final = 2
 READING_BATCH_OPERATIONS: Final = 64
 """An answer may be a whole wallet, and the first of a batch waits for the last."""
 
@@ -171,7 +170,8 @@ class SqlStore:
         self._guard: ServingGuard | None = None
         self._threads: list[Checkpointer | Lane] = []
         self._writing: Lane | None = None
-        self._reading: Iterator[Lane] = iter(())
+        self._resuming: Lane | None = None
+        self._reading: Lane | None = None
 
     async def open(self, *, exclusive: bool = False) -> Installation:
         """Migrate, then start the lanes. Raises StoreError.
@@ -187,14 +187,12 @@ class SqlStore:
         writer = create_store_engine(self._url, busy_timeout_s=self._busy_timeout_s)
         checkpointer = Checkpointer(writer, after_bytes=self._checkpoint_bytes)
         checkpointer.start()
-        reading = [
-            self._start_lane(f"reading lane {number}", reader, reading_limits)
-            for number in range(READING_LANES)
-        ]
-        self._reading = itertools.cycle(reading)
+        # Apart, so that thousands of resumes are read in large sets, and wait for no large wallet.
+        self._resuming = self._start_lane("resuming lane", reader, reading_limits)
+        self._reading = self._start_lane("reading lane", reader, reading_limits)
         self._writing = self._start_lane("writing lane", writer, limits, begin=checkpointer.begin)
         # The writing lane ends last, for the last connection to leave a SQLite file checkpoints it.
-        self._threads = [checkpointer, *reading, self._writing]
+        self._threads = [checkpointer, self._resuming, self._reading, self._writing]
         return installed
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
@@ -204,9 +202,12 @@ class SqlStore:
         """
         assert self._loop is not None, "the store has been opened"
         try:
-            if self._writing is None:
+            if operation.writes:
+                lane = self._writing
+            else:
+                lane = self._resuming if type(operation) in _GROUPED else self._reading
+            if lane is None:
                 raise Unavailable("the store is closed", retry_after_ms=RETRY_AFTER_MS)
-            lane = self._writing if operation.writes else next(self._reading)
             lane.submit(operation, done, size_bytes=_measure(operation))
         except Unavailable as error:
             self._loop.call_soon(self._answer, operation, error, done)
@@ -221,7 +222,7 @@ class SqlStore:
 
         What is not done within ``timeout_s`` (another process locks the database) is not answered.
         """
-        self._writing = None
+        self._writing = self._resuming = self._reading = None
         ends_at_s = time.monotonic() + timeout_s
         ended = True
         for thread in self._threads:

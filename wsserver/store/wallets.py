@@ -199,7 +199,7 @@ def load_wallet(
     account_id, sequence = operation.account_id, operation.sequence
     if sequence is None:
         row = connection.execute(_LATEST, {"account_id": account_id}).one_or_none()
-        return None if row is None else state_of(row)
+        return None if row is None else _state(row)
     return _load_version(connection, context, account_id, sequence)
 
 
@@ -240,15 +240,17 @@ def _load_version(
         "sequence": sequence,
     }
     row = connection.execute(_VERSION, parameters).one_or_none()
-    return None if row is None else state_of(row)
+    return None if row is None else _state(row)
 
 
-def state_of(row: Row[*tuple[Any, ...]]) -> WalletState:
-    """The state that a row of `versions` holds."""
+def state_of(
+    sequence: int, encrypted_wallet: bytes, hmac: bytes, device_id: str, updated_at_ms: int
+) -> WalletState:
+    """The state that these columns of `versions` hold."""
     return WalletState(
-        sequence=row.sequence,
-        encrypted_wallet=row.encrypted_wallet.decode(),
-        hmac=row.hmac.decode(),
-        device_id=row.device_id,
-        updated_at=time_from_ms(row.updated_at),
+        sequence, encrypted_wallet.decode(), hmac.decode(), device_id, time_from_ms(updated_at_ms)
     )
+
+
+def _state(row: Row[*tuple[Any, ...]]) -> WalletState:
+    return state_of(row.sequence, row.encrypted_wallet, row.hmac, row.device_id, row.updated_at)
