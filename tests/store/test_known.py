@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Update, event, update
 
-from tests.contract.backends import Login, SqlBackend, register
+from tests.contract.backends import Login, SqlBackend, creating, register
 from tests.store.conftest import Disk, OpenSqlite
 from wsschema.errors import AccountDisabled, BadToken, Conflict
 from wsschema.messages import SealedWallet
@@ -120,7 +120,7 @@ async def test_what_does_not_concern_the_pushes_is_no_reason_to_read_anew(phone:
     backend = backend_of(phone)
     await phone.push(1)
 
-    await backend.perform_all([phone.acknowledging(1), ProbeWrite()])
+    await backend.perform_all([phone.acknowledging(1), ProbeWrite(), creating("new@example.com")])
 
     assert [*known_to(backend).accounts] == [phone.account.account_id]
 

@@ -16,18 +16,28 @@ from sqlalchemy import Connection
 
 from wsserver.operations import (
     AcknowledgeState,
+    ActivateRegistration,
+    CreateAccount,
     LoadNotices,
     MarkSeen,
     Operation,
     ProbeWrite,
     PushState,
+    RenewRegistration,
+    StartRegistration,
+    StartReset,
 )
 from wsserver.store.rows import execute_text
 
 ACCOUNTS_MAX: Final = 20_000
 """Accounts that are kept in mind, half a KiB each; beyond that all are read anew."""
 
-_HARMLESS: Final = frozenset({PushState, AcknowledgeState, MarkSeen, LoadNotices, ProbeWrite})
+_HARMLESS: Final = frozenset(
+    {
+        *(PushState, AcknowledgeState, MarkSeen, LoadNotices, ProbeWrite),
+        *(CreateAccount, StartRegistration, RenewRegistration, ActivateRegistration, StartReset),
+    }
+)
 """What leaves true what is known, or sees to it itself."""
 
 
