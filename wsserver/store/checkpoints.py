@@ -1,8 +1,9 @@
 """Copies SQLite's write-ahead log back into its file, beside the lane that writes it.
 
-State: how much was written and copied. Threads: one of its own. A checkpoint in the writing lane
-held up every push for 15 to 100 ms. Here most of it is done while the lane goes on; then the lane
-waits while the rest is copied, which is little, so that the log can begin anew and stays bounded.
+State: how much was written since the last. Threads: one of its own. A checkpoint in the writing
+lane held up every push for 15 to 100 ms. Here the log is copied while the lane goes on; only where
+it has grown long, because pushes never cease, the lane waits while the rest is copied, which is
+little, so that the log begins anew.
 
 SQLite before 3.51.3 (3.50.7 and 3.44.6 have the repair too) can lose commits where a checkpoint
 starts while there is nothing to copy, and a commit begins the log anew under it (the "WAL-reset
@@ -28,8 +29,12 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_BYTES: Final = 32 * 2**20
 """Written since the last checkpoint, about. What is written over and over is copied once."""
+LOG_BYTES_MAX: Final = 128 * 2**20
+"""A log this long has to begin anew."""
 COMMIT_BYTES: Final = 8192
 """What an operation writes besides its wallet: two pages, about."""
+PAGE_BYTES: Final = 4096
+"""SQLite's own size of a page."""
 
 
 class Checkpointer:
@@ -86,12 +91,15 @@ class Checkpointer:
         if self._ending:
             return
         with self._engine.connect() as connection:
-            _copy(connection)
+            is_long = _copy(connection)
             with self._exclusion:
-                _copy(connection)
+                if is_long:
+                    _copy(connection)
                 self._uncopied_bytes = 0
                 self._due.clear()
 
 
-def _copy(connection: Connection) -> None:
-    execute_text(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+def _copy(connection: Connection) -> bool:
+    """Copy what can be; whether there is more in a log that is too long already."""
+    ((_, pages, copied),) = execute_text(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+    return bool(copied < pages and pages * PAGE_BYTES >= LOG_BYTES_MAX)
