@@ -71,7 +71,7 @@ def provision(
         with open_database(parse_url(url)) as connection:
             newest = connection.execute(select(func.max(accounts.c.id))).scalar_one() or 0
             numbers = range(newest + 1, newest + 1 + min(count - done, ACCOUNTS_AT_ONCE))
-            _insert_accounts(connection, numbers, stored, sequence=1 if wallet_bytes else 0)
+            _insert_accounts(connection, numbers, stored)
             made = connection.execute(
                 select(accounts.c.email, accounts.c.id).where(accounts.c.id > newest)
             )
@@ -83,9 +83,7 @@ def provision(
         tell(numbers)
 
 
-def _insert_accounts(
-    connection: Connection, numbers: range, stored: tuple[bytes, bytes], *, sequence: int
-) -> None:
+def _insert_accounts(connection: Connection, numbers: range, stored: tuple[bytes, bytes]) -> None:
     same = {
         "password_digest": stored[0],
         "password_salt": stored[1],
@@ -96,7 +94,7 @@ def _insert_accounts(
         "kdf_n": 2**17,
         "kdf_r": 8,
         "kdf_p": 1,
-        "sequence": sequence,
+        "sequence": 0,
         "verified": True,
         "disabled": False,
         "created_at": _now_ms(),

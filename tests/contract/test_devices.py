@@ -24,6 +24,7 @@ from wsschema.errors import (
     NoSuchVersion,
     TooManyDevices,
 )
+from wsschema.messages import SealedWallet
 from wsserver.operations import (
     AcknowledgeState,
     EndSession,
@@ -405,3 +406,42 @@ async def test_an_acknowledgement_under_an_ended_token_is_refused(
 
     with pytest.raises(BadToken):
         await phone.account.backend.perform(laptop.acknowledging(1))
+
+
+async def applied(phone: Login) -> dict[str, int]:
+    stored = await phone.account.backend.perform(LoadDevices(phone.account.account_id))
+    return {device.device_id: device.applied_sequence for device in stored.devices}
+
+
+async def test_each_device_keeps_what_it_pushed_whoever_pushes_next(phone: Login) -> None:
+    laptop = await phone.account.log_in("laptop")
+    await phone.push(1)
+    await laptop.push(2)
+    assert await applied(phone) == {"phone": 1, "laptop": 2}
+
+    await phone.account.backend.perform_batch([phone.pushing(3), laptop.pushing(4)])
+    assert await applied(phone) == {"phone": 3, "laptop": 4}
+
+    change = laptop.replacing(SealedWallet(5, "wallet", "hmac"))
+    await laptop.account.backend.perform_batch([phone.pushing(5), phone.pushing(6), change])
+    assert await applied(phone) == {"phone": 6, "laptop": 4}
+    change = laptop.replacing(SealedWallet(7, "wallet", "hmac"))
+    await laptop.account.backend.perform(change)
+    assert await applied(phone) == {"phone": 6, "laptop": 7}
+
+
+async def test_a_device_that_comes_anew_has_applied_nothing(
+    phone: Login,
+) -> None:
+    backend = phone.account.backend
+    laptop = await phone.account.log_in("laptop")
+    await laptop.push(1)
+    await backend.perform(phone.removing_device("laptop"))
+    backend.clock.now_ms += 1
+
+    again = await phone.account.log_in("laptop")
+    assert again.opened.device.applied_sequence == 0
+    assert await applied(phone) == {"phone": 0, "laptop": 0}
+
+    await phone.push(2)
+    assert await applied(phone) == {"phone": 2, "laptop": 0}

@@ -23,7 +23,14 @@ from wsserver.operations import (
 )
 from wsserver.store import wallets
 from wsserver.store.context import Context
-from wsserver.store.tables import accounts, devices, installation, resets, versions
+from wsserver.store.tables import (
+    accounts,
+    devices,
+    installation,
+    newest_sequence,
+    resets,
+    versions,
+)
 
 _ANY_KDF: Final = Kdf.scrypt(2**17)
 
@@ -37,11 +44,10 @@ _CREDENTIALS = select(
     accounts.c.verified,
     accounts.c.disabled,
     accounts.c.epoch,
-    accounts.c.sequence,
 )
 _BY_EMAIL = _CREDENTIALS.where(accounts.c.email == bindparam("email"))
 _BY_ID = _CREDENTIALS.where(accounts.c.id == bindparam("account_id"))
-_BY_ID_LOCKED = _BY_ID.with_for_update()
+_BY_ID_LOCKED = _BY_ID.add_columns(newest_sequence().label("sequence")).with_for_update()
 _KEY_DERIVATION = select(
     accounts.c.id,
     func.coalesce(accounts.c.client_salt_seed, "0" * CLIENT_SALT_SEED_HEX_DIGITS),
@@ -51,7 +57,7 @@ _KEY_DERIVATION = select(
 ).select_from(installation.outerjoin(accounts, accounts.c.email == bindparam("email")))
 """Always one row: to make one of nothing took 30 microseconds less, and so told who is unknown."""
 _SESSION_LOCKED = (
-    _CREDENTIALS.add_columns(devices.c.device_id)
+    _CREDENTIALS.add_columns(newest_sequence().label("sequence"), devices.c.device_id)
     .join_from(devices, accounts)
     .where(
         devices.c.token_hash == bindparam("token_hash"),
@@ -121,6 +127,7 @@ def replace_password(connection: Connection, context: Context, operation: Replac
         **kdf_values(operation.client_salt_seed, operation.kdf),
     }
     if wallet is not None:
+        wallets.settle_author(connection, account_id)
         connection.execute(delete(versions).where(versions.c.account_id == account_id))
         connection.execute(
             insert(versions).values(
@@ -133,12 +140,6 @@ def replace_password(connection: Connection, context: Context, operation: Replac
                 encrypted_wallet=wallet.encrypted_wallet.encode(),
             )
         )
-        connection.execute(
-            update(devices)
-            .where(devices.c.account_id == account_id, devices.c.device_id == row.device_id)
-            .values(applied_sequence=wallet.sequence)
-        )
-        values["sequence"] = wallet.sequence
     connection.execute(update(accounts).where(accounts.c.id == account_id).values(values))
     connection.execute(
         update(devices).where(devices.c.account_id == account_id).values(token_hash=None)

@@ -8,7 +8,18 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from wsschema.errors import (
     AccountDisabled,
@@ -41,43 +52,49 @@ from wsserver.store.tables import accounts, devices, versions
 _Query = Select[*tuple[Any, ...]]
 
 _OWNERS: _Query = select(devices.c.token_hash, devices.c.account_id, devices.c.device_id)
+DEVICE = (
+    devices.c.device_id,
+    devices.c.name,
+    devices.c.created_at,
+    devices.c.last_seen_at,
+    # Who pushed the latest version has applied it: unless the device was removed since, and is new.
+    case(
+        (
+            (devices.c.device_id == versions.c.device_id)
+            & (devices.c.created_at <= versions.c.updated_at),
+            versions.c.sequence,
+        ),
+        else_=devices.c.applied_sequence,
+    ).label("applied_sequence"),
+)
+"""The columns of a `DeviceRecord`, from `WITH_LATEST`."""
+WITH_LATEST = devices.join(accounts).outerjoin(versions, wallets.LATEST)
+"""Devices with their accounts, and with the latest version of each, where there is one."""
 _SESSION_LOCKED = (
-    select(devices, accounts.c.sequence)
-    .join_from(devices, accounts)
+    select(*DEVICE, func.coalesce(versions.c.sequence, 0).label("sequence"))
+    .select_from(WITH_LATEST)
     .where(
         devices.c.token_hash == bindparam("token_hash"),
         devices.c.account_id == bindparam("account_id"),
     )
     .with_for_update()
 )
-_SESSIONS: _Query = (
-    select(
-        devices.c.token_hash,
-        devices.c.account_id,
-        devices.c.token_used_at,
-        accounts.c.epoch,
-        accounts.c.disabled,
-        devices.c.device_id,
-        devices.c.name,
-        devices.c.created_at,
-        devices.c.last_seen_at,
-        devices.c.applied_sequence,
-        versions.c.sequence,
-        versions.c.encrypted_wallet,
-        versions.c.hmac,
-        versions.c.device_id,
-        versions.c.updated_at,
-    )
-    .join_from(devices, accounts)
-    .outerjoin(
-        versions,
-        (versions.c.account_id == accounts.c.id)
-        & (versions.c.slot == accounts.c.sequence % bindparam("depth"))
-        & (versions.c.sequence == accounts.c.sequence),
-    )
-)
+_SESSIONS: _Query = select(
+    devices.c.token_hash,
+    devices.c.account_id,
+    devices.c.token_used_at,
+    accounts.c.epoch,
+    accounts.c.disabled,
+    *DEVICE,
+    versions.c.sequence,
+    versions.c.encrypted_wallet,
+    versions.c.hmac,
+    versions.c.device_id,
+    versions.c.updated_at,
+).select_from(WITH_LATEST)
 _DEVICES = (
-    select(devices)
+    select(*DEVICE)
+    .select_from(WITH_LATEST)
     .where(devices.c.account_id == bindparam("account_id"))
     .order_by(devices.c.created_at, devices.c.device_id)
 )
@@ -110,19 +127,18 @@ def load_sessions(
     tokens = [operation.token_hash for operation in operations]
     now_ms = context.now_ms()
     opened = {
-        row[0]: _open(row, context, now_ms)
-        for row in _read_by_token(connection, _SESSIONS, tokens, context.history_depth)
+        row[0]: _open(row, context, now_ms) for row in _read_by_token(connection, _SESSIONS, tokens)
     }
     return [opened.get(token_hash) or BadToken() for token_hash in tokens]
 
 
 def _read_by_token(
-    connection: Connection, query: _Query, tokens: Sequence[bytes], *values: Any
+    connection: Connection, query: _Query, tokens: Sequence[bytes]
 ) -> list[tuple[Any, ...]]:
     # Few statements, which the driver keeps: the last token fills up to a power of two.
     count = 1 << (len(tokens) - 1).bit_length()
     padding = [tokens[-1]] * (count - len(tokens))
-    return read_rows(connection, _by_tokens(query, count), (*values, *tokens, *padding))
+    return read_rows(connection, _by_tokens(query, count), (*tokens, *padding))
 
 
 @functools.cache

@@ -43,10 +43,15 @@ _HARMLESS: Final = frozenset(
 
 @dataclass(slots=True)
 class KnownAccount:
-    """An account as the transaction under way leaves it; ``devices`` by the hash of their token."""
+    """An account as the transaction under way leaves it; ``devices`` by the hash of their token.
 
-    sequence: int
+    ``author``: the device that pushed the latest version, at ``pushed_at_ms``; none of sequence 0.
+    """
+
     disabled: bool
+    sequence: int
+    author: str | None
+    pushed_at_ms: int
     devices: dict[bytes, str] = field(default_factory=dict)
 
 
@@ -64,9 +69,9 @@ class Known:
         account = self.accounts.get(account_id)
         return account is not None and token_hash in account.devices
 
-    def learn(self, account_id: int, sequence: int, *, disabled: bool) -> KnownAccount:
-        """The account, known from now on."""
-        return self.accounts.setdefault(account_id, KnownAccount(sequence, disabled))
+    def learn(self, account_id: int, account: KnownAccount) -> KnownAccount:
+        """The account, known from now on: as it is known already, or else like this."""
+        return self.accounts.setdefault(account_id, account)
 
     def keep_if(self, data_version: int) -> None:
         """Forget all where another connection has written since, or where it is too much."""

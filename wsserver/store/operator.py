@@ -33,10 +33,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from wsserver.operations import DeviceRecord
 from wsserver.store.accounts import make_epoch
 from wsserver.store.context import Context
+from wsserver.store.devices import DEVICE, WITH_LATEST
 from wsserver.store.errors import NotFound
 from wsserver.store.notices import give_notice, take_back_notice
 from wsserver.store.registrations import make_account
-from wsserver.store.tables import accounts, allowlist, devices, registrations, resets
+from wsserver.store.tables import (
+    accounts,
+    allowlist,
+    devices,
+    newest_sequence,
+    registrations,
+    resets,
+)
 
 EPOCH_CHUNK: Final = 1000
 """Accounts that get their new epochs in one go, between two signs of progress."""
@@ -104,14 +112,8 @@ def find_account(connection: Connection, email: str, *, now_ms: int) -> AccountR
 def list_devices(connection: Connection, account_id: int) -> list[OperatorDevice]:
     """The devices of an account, oldest first."""
     rows = connection.execute(
-        select(
-            devices.c.device_id,
-            devices.c.name,
-            devices.c.created_at,
-            devices.c.last_seen_at,
-            devices.c.applied_sequence,
-            devices.c.token_hash.is_not(None).label("logged_in"),
-        )
+        select(*DEVICE, devices.c.token_hash.is_not(None).label("logged_in"))
+        .select_from(WITH_LATEST)
         .where(devices.c.account_id == account_id)
         .order_by(devices.c.created_at, devices.c.device_id)
     )
@@ -274,7 +276,7 @@ def _select_records(now_ms: int, narrow: Narrow) -> Subquery:
         accounts.c.id,
         accounts.c.email,
         state.label("state"),
-        accounts.c.sequence,
+        newest_sequence().label("sequence"),
         owned.label("devices"),
         accounts.c.created_at,
         nothing.label("expires_at"),

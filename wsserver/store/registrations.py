@@ -189,7 +189,6 @@ def finish_reset(connection: Connection, context: Context, operation: FinishRese
             **password_values(operation.password),
             **kdf_values(operation.client_salt_seed, operation.kdf),
             epoch=make_epoch(),
-            sequence=0,
         )
     )
     return account_id

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from wsserver.store.context import Installation
 from wsserver.store.errors import SchemaTooNew as SchemaTooNew
 from wsserver.store.errors import StoreError
-from wsserver.store.tables import accounts, installation, versions
+from wsserver.store.tables import installation, newest_sequence, versions
 
 
 def migrate(connection: Connection) -> tuple[str | None, str]:
@@ -83,10 +83,8 @@ def install(connection: Connection, *, history_depth: int, now_ms: int) -> Insta
 
 
 def _lay_out(connection: Connection, old_depth: int, new_depth: int) -> None:
-    head = select(accounts.c.sequence).where(accounts.c.id == versions.c.account_id)
-    connection.execute(
-        delete(versions).where(versions.c.sequence <= head.scalar_subquery() - new_depth)
-    )
+    newest = newest_sequence(versions.c.account_id)
+    connection.execute(delete(versions).where(versions.c.sequence <= newest - new_depth))
     # By way of slots beyond both rings: a row may not stand where another still is.
     beyond = max(old_depth, new_depth)
     connection.execute(update(versions).values(slot=beyond + versions.c.sequence % new_depth))

@@ -12,13 +12,17 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     ForeignKey,
     Integer,
     LargeBinary,
     MetaData,
+    ScalarSelect,
     Table,
     Text,
     UniqueConstraint,
+    func,
+    select,
 )
 
 metadata = MetaData(
@@ -84,7 +88,12 @@ accounts = Table(
     CheckConstraint("sequence BETWEEN 0 AND 9007199254740991", name="sequence"),
     sqlite_autoincrement=True,  # The id of a deleted account never becomes another's.
 )
-"""``email`` with A to Z lowered; ``sequence`` of the latest version, 0 where there is none."""
+"""``email`` with A to Z lowered.
+
+``sequence`` is neither read nor kept: where a wallet stands is told by its versions alone (see
+`newest_sequence`), for to write it here too took a page more a push. It goes once SQLite can drop a
+column that a constraint names, or the table has to be built anew for another reason.
+"""
 
 devices = Table(
     "devices",
@@ -103,7 +112,10 @@ devices = Table(
     CheckConstraint("length(token_hash) = 32", name="token_hash"),
     CheckConstraint("applied_sequence BETWEEN 0 AND 9007199254740991", name="applied_sequence"),
 )
-"""A device has one token at most; ``token_hash`` is its SHA-256, null once it is logged out."""
+"""A device has one token at most; ``token_hash`` is its SHA-256, null once it is logged out.
+
+``applied_sequence`` is behind for the device that pushed the latest version, which it has applied.
+"""
 
 versions = Table(
     "versions",
@@ -123,6 +135,14 @@ versions = Table(
 )
 """The last states of each wallet, in a ring: ``slot`` is the sequence modulo the installation's
 depth, so that storing one state lets go of the one that fell out, in the same write."""
+
+
+def newest_sequence(account_id: ColumnElement[int] = accounts.c.id) -> ScalarSelect[int]:
+    """The sequence of the account's latest version, 0 where there is none, inside a query on it."""
+    kept = versions.alias("kept")
+    newest = func.coalesce(func.max(kept.c.sequence), 0)
+    return select(newest).where(kept.c.account_id == account_id).scalar_subquery()
+
 
 registrations = Table(
     "registrations",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, literal_column, select, update
 from sqlalchemy.dialects import sqlite
 
 from wsschema.errors import AccountDisabled, BadToken, Conflict, RpcError
@@ -13,19 +13,33 @@ from wsschema.messages import WalletState, WalletVersion
 from wsschema.times import time_from_ms
 from wsserver.operations import LoadHistory, LoadWallet, Pushed, PushState
 from wsserver.store.context import Context
-from wsserver.store.known import Known, recall
+from wsserver.store.known import Known, KnownAccount, recall
 from wsserver.store.rows import write_rows
 from wsserver.store.tables import accounts, devices, versions
 
+_kept = versions.alias("kept")
+LATEST = (versions.c.account_id == accounts.c.id) & (
+    versions.c.slot
+    == select(_kept.c.slot)
+    .where(_kept.c.account_id == accounts.c.id)
+    .order_by(_kept.c.sequence.desc())
+    .limit(literal_column("1"))
+    .offset(literal_column("0"))
+    .scalar_subquery()
+)
+"""Joins an account to its latest version."""
 _AUTHORS = (
     select(
         devices.c.token_hash,
         devices.c.account_id,
         devices.c.device_id,
-        accounts.c.sequence,
         accounts.c.disabled,
+        func.coalesce(versions.c.sequence, 0).label("sequence"),
+        versions.c.device_id.label("author"),
+        func.coalesce(versions.c.updated_at, 0).label("pushed_at_ms"),
     )
     .join_from(devices, accounts)
+    .outerjoin(versions, LATEST)
     .where(devices.c.token_hash.in_(bindparam("tokens", expanding=True)))
     # Every row that the decision rests on, tokens and accounts alike, and always in the same order.
     .order_by(devices.c.account_id)
@@ -38,12 +52,9 @@ _VERSION = select(versions).where(
 )
 _LATEST = (
     select(versions)
-    .join_from(
-        versions,
-        accounts,
-        (versions.c.account_id == accounts.c.id) & (versions.c.sequence == accounts.c.sequence),
-    )
     .where(versions.c.account_id == bindparam("account_id"))
+    .order_by(versions.c.sequence.desc())
+    .limit(1)
 )
 _HISTORY = (
     select(
@@ -60,16 +71,12 @@ _HISTORY = (
     .order_by(versions.c.sequence.desc())
     .limit(bindparam("limit"))
 )
-_SET_HEAD = (
-    update(accounts)
-    .where(accounts.c.id == bindparam("head_account"))
-    .values(sequence=bindparam("head_sequence"))
-)
-_SET_APPLIED = (
+_SETTLE_AUTHOR = (
     update(devices)
     .where(
         devices.c.account_id == bindparam("author_account"),
         devices.c.device_id == bindparam("author_device"),
+        devices.c.created_at <= bindparam("author_pushed_at"),
     )
     .values(applied_sequence=bindparam("author_sequence"))
 )
@@ -96,6 +103,7 @@ def push_states(
     now_ms = context.now_ms()
     updated_at = time_from_ms(now_ms)
     accepted: dict[int, dict[int, WalletState]] = {}
+    settled: list[tuple[int, int, str, int]] = []
     outcomes: list[Pushed | RpcError] = []
     for push in pushes:
         account = known.accounts.get(push.account_id)
@@ -108,7 +116,12 @@ def push_states(
             state = WalletState(
                 push.sequence, push.encrypted_wallet, push.hmac, device_id, updated_at
             )
+            if account.author not in (device_id, None):
+                settled.append(
+                    (account.sequence, push.account_id, account.author, account.pushed_at_ms)
+                )
             account.sequence = push.sequence
+            account.author, account.pushed_at_ms = device_id, now_ms
             accepted.setdefault(push.account_id, {})[push.sequence] = state
             outcomes.append(Pushed(state, fresh=True))
         else:
@@ -116,6 +129,8 @@ def push_states(
             outcomes.append(_judge_repeated(connection, context, push, account.sequence, unwritten))
     if accepted:
         _store_accepted(connection, context, accepted, now_ms)
+    if settled:
+        write_rows(connection, _SETTLE_AUTHOR, settled)
     return outcomes
 
 
@@ -126,8 +141,19 @@ def _learn_missing(connection: Connection, known: Known, pushes: Sequence[PushSt
     }
     if missing:
         for row in connection.execute(_AUTHORS, {"tokens": [*missing]}):
-            account = known.learn(row.account_id, row.sequence, disabled=row.disabled)
+            account = known.learn(
+                row.account_id,
+                KnownAccount(row.disabled, row.sequence, row.author, row.pushed_at_ms),
+            )
             account.devices[row.token_hash] = row.device_id
+
+
+def settle_author(connection: Connection, account_id: int) -> None:
+    """Note with the device of the latest version, which is about to be another, that it has it."""
+    row = connection.execute(_LATEST, {"account_id": account_id}).one_or_none()
+    if row is not None:
+        author = (row.sequence, account_id, row.device_id, row.updated_at)
+        write_rows(connection, _SETTLE_AUTHOR, [author])
 
 
 def _judge_repeated(
@@ -165,31 +191,22 @@ def _store_accepted(
     accepted: Mapping[int, Mapping[int, WalletState]],
     now_ms: int,
 ) -> None:
-    rows = []
-    heads = []
-    applied = {}
     depth = context.history_depth
-    for account_id, states in accepted.items():
-        for state in states.values():
-            applied[account_id, state.device_id] = state.sequence
+    rows = [
+        (
+            account_id,
+            state.sequence % depth,
+            state.sequence,
+            state.device_id,
+            now_ms,
+            state.hmac.encode(),
+            state.encrypted_wallet.encode(),
+        )
+        for account_id, states in accepted.items()
         # What has fallen out of the ring by the end of the transaction is not written first.
-        rows += [
-            (
-                account_id,
-                state.sequence % depth,
-                state.sequence,
-                state.device_id,
-                now_ms,
-                state.hmac.encode(),
-                state.encrypted_wallet.encode(),
-            )
-            for state in [*states.values()][-depth:]
-        ]
-        heads.append((max(states), account_id))
+        for state in [*states.values()][-depth:]
+    ]
     write_rows(connection, _STORE, rows)
-    write_rows(connection, _SET_HEAD, heads)
-    authors = [(sequence, *author) for author, sequence in applied.items()]
-    write_rows(connection, _SET_APPLIED, authors)
 
 
 def load_wallet(
