@@ -57,6 +57,10 @@ Respond = Callable[[Request], Answer]
 SWEEP_INTERVAL_S: Final = 1.0
 """How exact a deadline is."""
 
+SWEPT_AT_ONCE: Final = 50
+"""Connections that are looked at in one turn of the loop: to ping so many takes half a millisecond.
+Of 10,000 sessions 400 are due each second."""
+
 SWEEP_LATE_S: Final = 2.0
 """A sweep that is later than this means that the server was away, and not its peers."""
 
@@ -204,8 +208,7 @@ class Listener:
             # What the peers sent meanwhile is unread yet, and their own timers may have run out.
             self._lenient_until_s = now_s + self.limits.pong_timeout_s
         self._swept_at_s = now_s
-        for peer in self.wheel.take_due(now_s):
-            peer.check_deadlines(now_s, lenient=now_s < self._lenient_until_s)
+        self._check_some(self.wheel.take_due(now_s), now_s)
         if self._refused and now_s >= self._refusals_reported_at_s + REFUSALS_REPORT_INTERVAL_S:
             log.warning("dropped %d newcomers: too many, or too fast by address", self._refused)
             self._refused, self._refusals_reported_at_s = 0, now_s
@@ -313,6 +316,13 @@ class Listener:
         if securing is not None:
             securing.cancel()
         return True
+
+    def _check_some(self, due: list[Peer], now_s: float) -> None:
+        """Looks at the deadlines of as many as a turn of the loop may take; at the others next."""
+        for peer in due[:SWEPT_AT_ONCE]:
+            peer.check_deadlines(now_s, lenient=now_s < self._lenient_until_s)
+        if len(due) > SWEPT_AT_ONCE:
+            self.loop.call_soon(self._check_some, due[SWEPT_AT_ONCE:], now_s)
 
     def _open_some(self) -> None:
         """Answers those who ask, for as long as a turn may take; the others in the next."""

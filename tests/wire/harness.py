@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import ipaddress
 import ssl as tls
 import struct
@@ -141,8 +142,8 @@ class Loop:
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.soon.append(callback)
+    def call_soon(self, callback: Callable[..., None], *args: Any) -> None:
+        self.soon.append(functools.partial(callback, *args))
 
     def turn(self) -> None:
         soon, self.soon = self.soon, []

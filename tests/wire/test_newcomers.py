@@ -12,9 +12,10 @@ from tests.wire.harness import TEXT, UPGRADE, Clock, Echo, Loop, Wire, frame, se
 from wsserver.connection import Connection
 from wsserver.handshake import read_request
 from wsserver.opening import Opening
-from wsserver.transport import OPENINGS_SLICE_S, Listener, TransportLimits
+from wsserver.transport import OPENINGS_SLICE_S, SWEPT_AT_ONCE, Listener, TransportLimits
 
 REQUEST = UPGRADE + b"\r\n"
+PING = b"\x89\x00"
 
 
 class Crowd:
@@ -194,3 +195,21 @@ async def test_a_crowd_that_comes_at_once_is_let_in_whole() -> None:
         for client in clients:
             await client.read_head()
             assert await client.read_text() == b"hello"
+
+
+def test_a_sweep_looks_at_so_many_a_turn_and_at_all_of_them() -> None:
+    crowd = Crowd(cost_s=0)
+    crowd.come(3 * SWEPT_AT_ONCE)
+    while crowd.loop.soon:
+        crowd.loop.turn()
+    for wire in crowd.wires:
+        wire.written = b""
+    crowd.clock.now_s += crowd.listener.limits.ping_interval_s
+
+    crowd.listener.sweep()
+    pinged = [sum(wire.written == PING for wire in crowd.wires)]
+    while crowd.loop.soon:
+        crowd.loop.turn()
+        pinged.append(sum(wire.written == PING for wire in crowd.wires))
+
+    assert pinged == [SWEPT_AT_ONCE, 2 * SWEPT_AT_ONCE, 3 * SWEPT_AT_ONCE]
