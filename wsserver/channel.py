@@ -71,9 +71,8 @@ class Channel:
 
     # What the transport tells.
 
-    @_closing_on_failure
     def message_received(self, payload: bytes | bytearray) -> None:
-        """A text message came."""
+        """A text message came. If it fails, the connection that told of it closes itself."""
         self._carry_out(self._session.receive(payload))
 
     @_closing_on_failure
