@@ -7,12 +7,11 @@ for the load takes half the processor that the echo takes: the share is part of 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,6 +222,7 @@ async def push_in_a_loop(
     For so many seconds; longer where one round of all takes long. It is measured from when all have
     been answered for the first time.
     """
+    collect_no_garbage()
     started_s = time.perf_counter()
     for pusher in pushers:
         pusher.is_repeating = True
@@ -232,9 +232,9 @@ async def push_in_a_loop(
         if all(pusher.pushes for pusher in pushers):
             break
         await asyncio.sleep(0.01)
-    with _measure(pushers, server) as finish:
-        await asyncio.sleep(max(seconds, ROUNDS_MIN * warm_up_s))
-        load = finish()
+    finish = _measure(pushers, server)
+    await asyncio.sleep(max(seconds, ROUNDS_MIN * warm_up_s))
+    load = finish()
     for pusher in pushers:
         pusher.is_repeating = False
     return await _settle(pushers, load)
@@ -251,16 +251,17 @@ async def push_at_a_rate(
 
     For so many seconds, or until that is done.
     """
+    collect_no_garbage()
     pushing = asyncio.create_task(_push_when_due(pushers, per_s))
     try:
         if isinstance(until, float | int):
             await asyncio.sleep(until / 6)
-        with _measure(pushers, server) as finish:
-            if isinstance(until, float | int):
-                await asyncio.sleep(until)
-            else:
-                await until
-            load = finish()
+        finish = _measure(pushers, server)
+        if isinstance(until, float | int):
+            await asyncio.sleep(until)
+        else:
+            await until
+        load = finish()
     finally:
         pushing.cancel()
     return await _settle(pushers, load)
@@ -277,11 +278,8 @@ async def _push_when_due(pushers: Sequence[Pusher], per_s: float) -> None:
         await asyncio.sleep(TICK_S)
 
 
-@contextlib.contextmanager
-def _measure(pushers: Sequence[Pusher], server: BenchmarkServer) -> Iterator[Callable[[], Load]]:
-    """Gives what gives the load since; meanwhile no garbage is collected, which would be timed."""
-    gc.collect()
-    gc.disable()
+def _measure(pushers: Sequence[Pusher], server: BenchmarkServer) -> Callable[[], Load]:
+    """Gives what gives the load since."""
     for pusher in pushers:
         pusher.pushes = 0
         del pusher.times_ms[:], pusher.ended_s[:]
@@ -299,10 +297,14 @@ def _measure(pushers: Sequence[Pusher], server: BenchmarkServer) -> Iterator[Cal
             faults=Counter(),
         )
 
-    try:
-        yield finish
-    finally:
-        gc.enable()
+    return finish
+
+
+def collect_no_garbage() -> None:
+    """Collect it now and no more: what comes of a run is little, and 45 ms would be timed."""
+    gc.enable()
+    gc.collect()
+    gc.disable()
 
 
 async def _settle(pushers: Sequence[Pusher], load: Load) -> Load:

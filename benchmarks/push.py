@@ -67,11 +67,13 @@ async def measure(plan: Plan, bench: Bench) -> None:
     provision(url, max(*plan.accounts, plan.target_accounts))
     measure_references(plan, bench)
     with start_server(bench.folder, url) as server, start_echo(bench.folder) as echo:
+        # The rates first: what the closed loops write, gigabytes at the largest size, goes on
+        # being written to the disk for minutes.
+        for rate in plan.rates:
+            await measure_open(plan, bench, server, rate)
         for count in plan.accounts:
             for kib in plan.kib:
                 await measure_closed(plan, bench, server, echo, count, kib)
-        for rate in plan.rates:
-            await measure_open(plan, bench, server, rate)
 
 
 def measure_references(plan: Plan, bench: Bench) -> None:
