@@ -117,6 +117,7 @@ def push_states(
                 push.sequence, push.encrypted_wallet, push.hmac, device_id, updated_at
             )
             if account.author not in (device_id, None):
+                # So far the latest version told that its author has it; now it is another's.
                 settled.append(
                     (account.sequence, push.account_id, account.author, account.pushed_at_ms)
                 )
