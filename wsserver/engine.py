@@ -33,7 +33,6 @@ from wsserver.operations import (
     OpenedSession,
     Operation,
     Published,
-    PushState,
     SendLetter,
     TokenOwner,
     events_of,
@@ -120,8 +119,6 @@ class Engine:
     def perform(self, operation: Operation[Any], done: Done, is_wanted: Callable[[], bool]) -> None:
         """Have the operation performed; ``done`` gets its answer or RpcError, never at once."""
         match operation:
-            case PushState():
-                self._store.submit(operation, done)
             case FindToken(token_hash=token_hash) if token_hash in self._lost:
                 # Whoever ended it meanwhile, it was theirs; whether it is live is read next.
                 self._loop.call_soon(done, self._lost[token_hash])

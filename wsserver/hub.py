@@ -146,7 +146,7 @@ class Hub:
             if device is not None and device.device_id == device_id:
                 applied = applied or device.having_applied(sequence)
                 listener.device = applied
-        if applied is not None and len(listeners) > 1:
+        if applied is not None:
             self._tell_device(account_id, applied, online=True)
 
     def _tell_device(self, account_id: int, device: DeviceRecord, *, online: bool) -> None:

@@ -55,6 +55,7 @@ CLOSE_SHARE: Final = 0.3
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a thread waits for the interpreter before it asks for it: a tenth of Python's own."""
 
 
 class Server:

@@ -236,8 +236,8 @@ class Session:
         return self._take_effects()
 
     def device_updated(self, device: Device, *, congested: bool) -> list[Effect]:
-        """Another device came, went or acknowledged."""
-        if self._is_deaf() or not self.presence:
+        """Another device came, went or acknowledged; told to those alone who asked for it."""
+        if self._is_deaf():
             return []
         # What waits already goes first, or it would come after what is newer.
         if self._may_notify() and not congested and self._device_slots is None:

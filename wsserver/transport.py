@@ -26,7 +26,6 @@ from wsserver.connection import (
     Connection,
 )
 from wsserver.deadlines import Wheel
-from wsserver.frames import encode_text_frame
 from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
 from wsserver.peer import NEVER, Peer, TransportLimits
@@ -44,7 +43,6 @@ __all__ = [
     "Response",
     "TransportLimits",
     "build_response",
-    "encode_text_frame",
 ]
 
 log = logging.getLogger(__name__)

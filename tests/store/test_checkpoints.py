@@ -7,9 +7,11 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from tests.contract.backends import PATIENCE_S, Login, SqlBackend, register
@@ -17,6 +19,7 @@ from tests.store.conftest import OpenSqlite
 from wsserver.operations import LoadNotices
 from wsserver.store import checkpoints
 from wsserver.store.checkpoints import COMMIT_BYTES
+from wsserver.store.sql import create_store_engine, open_database, parse_url
 
 WALLET = "0123456789" * 20_000
 AFTER_BYTES = 10 * len(WALLET)
@@ -96,13 +99,15 @@ async def test_pushes_go_on_while_the_log_is_copied(open_store: OpenSqlite, copi
         await until(lambda: copies.begun >= 1)
         copies.released.clear()
         begun = copies.begun
-        await phone.push(1)
-        await until(lambda: copies.begun > begun)
+        sequence = 0
+        while copies.begun == begun:  # A commit in the end of the one before does not count.
+            sequence += 1
+            await phone.push(sequence)
 
-        await phone.push(2)  # The first copying holds nobody up.
+        await phone.push(sequence + 1)  # The first copying holds nobody up.
 
         copies.released.set()
-        await phone.push(3)
+        await phone.push(sequence + 2)
 
 
 async def test_nothing_is_copied_before_enough_is_written(
@@ -118,23 +123,51 @@ async def test_nothing_is_copied_before_enough_is_written(
 
 
 async def test_the_lane_waits_for_the_rest_of_a_log_that_is_long(
-    open_store: OpenSqlite, copies: Copies, monkeypatch: pytest.MonkeyPatch
+    open_store: OpenSqlite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, released = threading.Event(), threading.Event()
+    copy, copied = checkpoints._copy, [0]
+
+    def stop_at_the_second(connection: Any) -> bool:
+        copied[0] += 1
+        if copied[0] == 2:
+            copying.set()
+            released.wait(PATIENCE_S)
+        copy(connection)
+        return copied[0] == 1  # As of a log that is long, and has grown meanwhile.
+
+    monkeypatch.setattr(checkpoints, "_copy", stop_at_the_second)
+    async with open_store(checkpoint_bytes=1) as backend:
+        account = await register(backend)
+        assert await asyncio.to_thread(copying.wait, PATIENCE_S)
+        logging_in = asyncio.create_task(account.log_in())
+        done, _ = await asyncio.wait({logging_in}, timeout=0.2)
+        assert not done
+
+        released.set()
+        await (await logging_in).push(1)
+
+
+def test_a_log_is_long_only_where_there_is_more_to_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "LOG_BYTES_MAX", 1)
-    async with open_store(checkpoint_bytes=1) as backend:
-        phone = await log_in(backend)
-        copied: list[bool] = []
-        copy = checkpoints._copy
-
-        def push_meanwhile(connection: Any) -> bool:
-            # The lane commits after the first copy and before it is looked at again.
-            is_long = copy(connection)
-            copied.append(is_long)
-            return len(copied) % 2 == 1 or is_long
-
-        monkeypatch.setattr(checkpoints, "_copy", push_meanwhile)
-        await phone.push(1)
-        await until(lambda: len(copied) >= 2)
+    url = parse_url(f"sqlite:///{tmp_path / 'wallet-sync.db'}")
+    with open_database(url):
+        pass
+    engine = create_store_engine(url)
+    with engine.connect() as writing, engine.connect() as copying, engine.connect() as reading:
+        with writing.begin():
+            writing.execute(text("UPDATE alembic_version SET version_num = version_num"))
+        # Who reads holds what comes after back.
+        reading.connection.execute("BEGIN")
+        reading.connection.execute("SELECT * FROM alembic_version").fetchall()
+        assert not checkpoints._copy(copying)
+        with writing.begin():
+            writing.execute(text("UPDATE alembic_version SET version_num = version_num"))
+        assert checkpoints._copy(copying)
+        monkeypatch.undo()
+        assert not checkpoints._copy(copying)
 
 
 async def test_a_transaction_that_writes_nothing_does_not_count(
@@ -165,7 +198,6 @@ async def test_the_store_closes_while_the_log_is_copied(
     open_store: OpenSqlite, copies: Copies
 ) -> None:
     async with open_store(checkpoint_bytes=1) as backend:
-        await until(lambda: copies.begun >= 0)
         await log_in(backend)
         await until(lambda: copies.begun >= 1)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.wire.harness import CLOSE, PING, TEXT, Echo, close_frame, eventually, frame, serving
 from wsserver.connection import Connection
-from wsserver.transport import encode_text_frame
+from wsserver.frames import encode_text_frame
 
 
 async def test_the_peers_close_is_answered_and_the_connection_ends() -> None:

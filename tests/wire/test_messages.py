@@ -20,7 +20,7 @@ from tests.wire.harness import (
     serving,
 )
 from wsserver.connection import Connection
-from wsserver.transport import encode_text_frame
+from wsserver.frames import encode_text_frame
 
 CONTINUATION = 0
 

@@ -83,8 +83,8 @@ class Checkpointer:
                 self._checkpoint()
             except DBAPIError as error:
                 # The next commit tries again; the lane says what is wrong with the database.
-                logger.warning("the write-ahead log was not copied: %s", describe(error))
                 self._due.clear()
+                logger.warning("the write-ahead log was not copied: %s", describe(error))
 
     def _checkpoint(self) -> None:
         self._due.wait()

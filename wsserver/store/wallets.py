@@ -42,6 +42,8 @@ _AUTHORS = (
     .outerjoin(versions, LATEST)
     .where(devices.c.token_hash.in_(bindparam("tokens", expanding=True)))
     # Every row that the decision rests on, tokens and accounts alike, and always in the same order.
+    # Where several processes write, the lock has to be had before the latest version is read: a
+    # push changes no row that is locked, so that who has waited would go on with what it had read.
     .order_by(devices.c.account_id)
     .with_for_update()
 )
