@@ -158,6 +158,19 @@ class LocalStore:
             slot = _wrap(self._local_key, root_password, self._kdf)
             self._write((slot,), self._read())
 
+    def keep_newest_password(self) -> None:
+        """Let the file be opened with the root password that was added last alone, durably."""
+        with self._take_turn():
+            self._write(self._slots[-1:], self._read())
+
+    def drop_newest_password(self) -> None:
+        """Let the file not be opened with the root password that was added last, durably.
+
+        The only one stays.
+        """
+        with self._take_turn():
+            self._write(self._slots[:-1] or self._slots, self._read())
+
     def close(self) -> None:
         """End the lock, after whatever another thread is at; once more is no harm."""
         if self._process == os.getpid():
