@@ -507,9 +507,10 @@ class SyncedWallet:
         """By the root password that was given, or else by what is asked for."""
         state = self._core.state
         for _ in range(PASSWORD_ATTEMPTS_MAX):
-            root_password, self._root_password = self._root_password, None
-            if root_password is None:
-                root_password = await self._ask(PasswordNeeded("changed_elsewhere"))
+            # Kept until the server has said whether it is right: this may be cut short.
+            if self._root_password is None:
+                self._root_password = await self._ask(PasswordNeeded("changed_elsewhere"))
+            root_password = self._root_password
             if root_password is None:
                 break
             keys = await account.derive_keys(
@@ -519,7 +520,9 @@ class SyncedWallet:
                 minimum_kdf=self._minimum_kdf,
                 last_used=None if state.keys is None else state.keys.kdf,
             )
-            if await self._try_login(session, keys):
+            has_logged_in = await self._try_login(session, keys)
+            self._root_password = None
+            if has_logged_in:
                 if state.password_change is not None:
                     self._core.drop_password_change()
                     self._refusal = BadCredentials("another device changed the password first")
