@@ -83,7 +83,7 @@ class SimulatedDisk:
         """Raise ``failure`` at that call from now, counted from 1; if ``lasting``, ever after."""
         self.calls.clear()
         self._failing_call, self._failing_moment = call, moment
-        self._failure, self._lasting, self._failed = failure, lasting, False
+        self._failure, self._lasting, self.failed = failure, lasting, False
 
     def heal(self) -> None:
         self._failure = None
@@ -222,8 +222,8 @@ class SimulatedDisk:
         if self._failure is None:
             return
         due = (len(self.calls), moment) == (self._failing_call, self._failing_moment)
-        if due or (self._failed and self._lasting):
-            self._failed = True
+        if due or (self.failed and self._lasting):
+            self.failed = True
             raise self._failure
 
     def _all_files(self) -> set[File]:

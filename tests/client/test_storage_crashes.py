@@ -58,6 +58,11 @@ STEPS = {
         lambda store: store.keep_only_password("after"), state(b"3rd" * 50, "after")
     ),
     "save nothing": Step(lambda store: store.save(b""), state(b"", "after")),
+    "add another": Step(lambda store: store.add_password("before"), state(b"", *PASSWORDS)),
+    "drop newest password": Step(lambda store: store.drop_newest_password(), state(b"", "after")),
+    "drop no only password": Step(lambda store: store.drop_newest_password(), state(b"", "after")),
+    "add it again": Step(lambda store: store.add_password("before"), state(b"", *PASSWORDS)),
+    "keep newest password": Step(lambda store: store.keep_newest_password(), state(b"", "before")),
 }
 each_step = pytest.mark.parametrize("name", STEPS)
 
