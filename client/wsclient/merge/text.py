@@ -7,7 +7,7 @@ an application that merges no text takes no part of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Final, TypeAlias
 
@@ -24,9 +24,9 @@ Lines: TypeAlias = Sequence[bytes]
 class TextConflict:
     """A run of lines, without their newlines, that both sides changed, each in its way."""
 
-    base: Lines
-    mine: Lines
-    theirs: Lines
+    base: Lines = field(repr=False)
+    mine: Lines = field(repr=False)
+    theirs: Lines = field(repr=False)
 
 
 def keep_both(conflict: TextConflict) -> Lines:
