@@ -220,6 +220,7 @@ def test_a_conflict_tells_where_it_is_and_what_each_side_has() -> None:
     ]
     assert [len(conflict.holders) for conflict in conflicts] == [3, 3, 2, 1]
     assert conflicts[0].holders[-1] == ({"id": "x", "pw": 2}, {"id": "x", "pw": 3})
+    assert repr(conflicts[0]) == "JsonConflict(path=('entries', 'x', 'pw'))"
 
 
 def test_what_the_callback_gives_is_what_is_merged() -> None:

@@ -53,6 +53,7 @@ def test_lines_that_both_changed_are_handed_to_the_callback() -> None:
 
     assert merged == b"a\n\nc\nd"
     assert conflicts == [TextConflict([b"b"], [b"m", b"m2"], [b""])]
+    assert repr(conflicts[0]) == "TextConflict()"
 
 
 def test_a_text_of_any_encoding_is_merged_to_the_byte() -> None:

@@ -48,10 +48,10 @@ class JsonConflict:
     """
 
     path: tuple[str, ...]
-    base: OptionalJson
-    mine: OptionalJson
-    theirs: OptionalJson
-    holders: Holders = ()
+    base: OptionalJson = field(repr=False)
+    mine: OptionalJson = field(repr=False)
+    theirs: OptionalJson = field(repr=False)
+    holders: Holders = field(default=(), repr=False)
 
 
 Rule: TypeAlias = Callable[[JsonConflict], OptionalJson]

@@ -1,17 +1,15 @@
 """Merging wallets that are text, by lines. Pure.
 
-It stands on the library ``merge3``, whose licence is the GPL: nothing else imports this module, so
-an application that merges no text takes no part of it.
+Source: diff3 (Khanna, Kunal, Pierce, "A Formal Investigation of Diff3", 2007), on the comparisons
+of Python's difflib. The library for it, merge3, has a licence that wallet apps could not all take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Final, TypeAlias
-
-from merge3 import Merge3
 
 from wsclient.merge.three_way import take_only_change
 
@@ -24,9 +22,9 @@ Lines: TypeAlias = Sequence[bytes]
 class TextConflict:
     """A run of lines, without their newlines, that both sides changed, each in its way."""
 
-    base: Lines
-    mine: Lines
-    theirs: Lines
+    base: Lines = field(repr=False)
+    mine: Lines = field(repr=False)
+    theirs: Lines = field(repr=False)
 
 
 def keep_both(conflict: TextConflict) -> Lines:
@@ -61,14 +59,50 @@ class TextMerge:
         if only_change is not None:
             return only_change
         base_lines = [] if base is None else base.split(NEWLINE)
-        merge = Merge3(base_lines, mine.split(NEWLINE), theirs.split(NEWLINE))
         lines: list[bytes] = []
-        for group in merge.merge_groups():
-            if group[0] == "conflict":
-                lines += self.on_conflict(TextConflict(*group[1:]))
+        for run in _align(base_lines, mine.split(NEWLINE), theirs.split(NEWLINE)):
+            if run.mine == run.theirs or run.theirs == run.base:
+                lines += run.mine
+            elif run.mine == run.base:
+                lines += run.theirs
             else:
-                lines += group[1]
+                lines += self.on_conflict(run)
         return NEWLINE.join(lines)
+
+
+def _align(base: Lines, mine: Lines, theirs: Lines) -> Iterator[TextConflict]:
+    """The texts in runs: those that all three share, and what stands between these."""
+    at_base = at_mine = at_theirs = 0
+    for start, end, in_mine, in_theirs in _shared_by_all(base, mine, theirs):
+        yield TextConflict(base[at_base:start], mine[at_mine:in_mine], theirs[at_theirs:in_theirs])
+        shared = base[start:end]
+        yield TextConflict(shared, shared, shared)
+        length = end - start
+        at_base, at_mine, at_theirs = end, in_mine + length, in_theirs + length
+
+
+def _shared_by_all(base: Lines, mine: Lines, theirs: Lines) -> Iterator[tuple[int, int, int, int]]:
+    """Where runs of the base start and end that both have kept, and where they stand in these.
+
+    The last is the empty run at the end of all.
+    """
+    of_mine, of_theirs = (
+        SequenceMatcher(None, base, side, autojunk=False).get_matching_blocks()
+        for side in (mine, theirs)
+    )
+    one = other = 0
+    while one < len(of_mine) and other < len(of_theirs):
+        in_base, in_mine, mine_length = of_mine[one]
+        also_in_base, in_theirs, their_length = of_theirs[other]
+        start = max(in_base, also_in_base)
+        end = min(in_base + mine_length, also_in_base + their_length)
+        if start < end or mine_length == their_length == 0:
+            yield start, end, in_mine + start - in_base, in_theirs + start - also_in_base
+        # The run that ends first is done; of two that end together, the one that is not the last.
+        if (in_base + mine_length, -mine_length) < (also_in_base + their_length, -their_length):
+            one += 1
+        else:
+            other += 1
 
 
 def _added(base: Lines, side: Lines) -> Lines:
@@ -77,7 +111,7 @@ def _added(base: Lines, side: Lines) -> Lines:
 
 
 def _compare(one: Lines, other: Lines) -> Sequence[tuple[str, int, int, int, int]]:
-    return SequenceMatcher(None, one, other).get_opcodes()
+    return SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
 
 
 merge_text: Final = TextMerge()
