@@ -1,4 +1,4 @@
-"""The live view around a fake wallet, and what a person at it does and sees."""
+"""A live view, and what a person at it does and sees."""
 
 from __future__ import annotations
 
@@ -25,29 +25,35 @@ LOOKS_MAX = 400
 LOOK_INTERVAL_S = 0.02
 
 
-class Stage:
-    """One live view that runs, and the wallet in it."""
+class View:
+    """One live view that runs."""
 
-    def __init__(self, app: LiveApp, wallet: FakeWallet, pilot: Pilot[None]) -> None:
-        self.app, self.wallet, self.pilot = app, wallet, pilot
+    def __init__(self, app: LiveApp, pilot: Pilot[None]) -> None:
+        self.app, self.pilot = app, pilot
         self._begun: set[asyncio.Task[Any]] = set()
 
     async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
+        with self.app._context():  # there may be two apps
+            await self.pilot.press(*keys)
 
     async def enter(self, text: str) -> None:
         """Types a text in place of what the field with the focus has."""
         field = self.app.focused
         assert isinstance(field, Input | TextArea)
         field.clear()
-        await self.pilot.press(*(_name_key(character) for character in text))
+        await self.press(*(_name_key(character) for character in text))
+
+    async def pause(self, seconds: float | None = None) -> None:
+        """Returns once the app has done what there was to do."""
+        with self.app._context():
+            await self.pilot.pause(seconds)
 
     async def until(self, holds: Callable[[], object]) -> None:
         """Returns once it holds."""
         for _ in range(LOOKS_MAX):
             if holds():
                 return
-            await self.pilot.pause(LOOK_INTERVAL_S)
+            await self.pause(LOOK_INTERVAL_S)
         raise AssertionError(f"never came to hold; the screen:\n{self.text}")
 
     async def until_shown(self, text: str) -> None:
@@ -60,13 +66,10 @@ class Stage:
     async def until_notified(self, text: str) -> None:
         await self.until(lambda: any(text in toast.message for toast in self.app._notifications))
 
-    async def until_called(self, call: str) -> None:
-        await self.until(lambda: call in self.wallet.calls)
-
     async def until_asked(self, dialog: type[Screen[Any]]) -> None:
         """Returns once that question is on the screen, and takes keys."""
-        await self.until(lambda: isinstance(self.app.screen, dialog) and self.app.screen.is_active)
-        await self.pilot.pause()
+        await self.until(lambda: isinstance(self.app.screen, dialog))
+        await self.pause()
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begins what asks a question, and is done once that is answered."""
@@ -78,6 +81,17 @@ class Stage:
     def text(self) -> str:
         """What is on the screen."""
         return "\n".join(lines_of(self.app))
+
+
+class Stage(View):
+    """A live view of a wallet that a test has in its hand."""
+
+    def __init__(self, app: LiveApp, wallet: FakeWallet, pilot: Pilot[None]) -> None:
+        super().__init__(app, pilot)
+        self.wallet = wallet
+
+    async def until_called(self, call: str) -> None:
+        await self.until(lambda: call in self.wallet.calls)
 
 
 def lines_of(app: App[None]) -> list[str]:

@@ -280,7 +280,7 @@ async def test_lines_of_a_text_are_edited_added_and_deleted() -> None:
 async def test_a_binary_wallet_is_not_edited() -> None:
     async with open_stage(b"\x00\x01") as stage:
         await stage.press("e", "a", "d", "down", "enter", "d")
-        await stage.pilot.pause()
+        await stage.pause()
         assert len(stage.app.screen_stack) == 1
 
 

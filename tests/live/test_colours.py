@@ -88,7 +88,7 @@ async def test_every_text_can_be_read(
         if theme == "light":
             await stage.press("t")
         await scene(stage)
-        await stage.pilot.pause()
+        await stage.pause()
 
         faint = {
             f"{text!r}: {_contrast(colour, background):.1f}"
