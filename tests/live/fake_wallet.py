@@ -65,6 +65,8 @@ class FakeWallet:
         self.calls: list[str] = []
         """What was called, in order."""
         self.called = asyncio.Condition()
+        self.refusal: OSError | None = None
+        """What a change is refused with."""
         self._merge = merge
         self._ask_password = ask_password
         self._readers: list[asyncio.Queue[WalletEvent]] = []
@@ -145,6 +147,8 @@ class FakeWallet:
         return read()
 
     async def change(self, value: bytes | Callable[[bytes | None], bytes]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         self.value = value(self.value) if callable(value) else value
         self.unsynced = True
         await self._note("change")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+from typing import Any
 
 import pytest
 
 from tests.live.fake_wallet import OTHER_ID, OWN_ID, FakeWallet, make_device
 from tests.live.stage import Stage, open_stage
 from wsclient.errors import SessionEnded, StateRefused, WalletTooLarge
+from wsclient.live.app import LiveApp
 from wsclient.live.dialogs import PasswordDialog, QuestionDialog, ValueDialog
 from wsclient.live.merge_dialog import MergeDialog
 from wsclient.live.themes import DARK, LIGHT
@@ -49,8 +52,8 @@ async def test_the_wallet_its_devices_and_how_it_stands_are_shown(size: tuple[in
         (None, "no wallet yet"),
         (b"42", "wallet 42"),
         (b"[]", "wallet []"),
-        (b"coffee:12\nrent:800", "    1 rent:800"),
-        (b"\x00wallet", "00 77 61 6c 6c 65 74"),
+        (b"coffee:12\nrent:800", "    2 rent:800"),
+        (b"\x00wallet", "    1 00 77 61 6c 6c 65 74"),
     ],
 )
 async def test_a_wallet_of_any_kind_is_shown(value: bytes | None, text: str) -> None:
@@ -258,6 +261,42 @@ async def test_d_deletes_once_it_is_confirmed() -> None:
         assert stage.wallet.value == b'{"owner":"Joe"}'
 
 
+async def test_what_another_device_changed_meanwhile_is_not_deleted() -> None:
+    async with open_stage(b'{"a":1}') as stage:
+        await stage.press("down", "d")
+        await stage.until_asked(QuestionDialog)
+        stage.wallet.arrive(b'{"a":500}')
+        await stage.press("y")
+        await stage.until_notified("It was changed on another device meanwhile")
+        assert stage.wallet.value == b'{"a":500}'
+
+
+async def test_what_cannot_be_written_or_kept_is_not_changed() -> None:
+    deepest = b"[" * 100 + b"1" + b"]" * 100
+    async with open_stage(deepest) as stage:
+        await stage.press("end", "e")
+        await stage.until_asked(ValueDialog)
+        await stage.enter("[1]")
+        await stage.press("enter")
+        await stage.until_notified("Not changed: cannot merge: the merged wallet is no JSON")
+
+        stage.wallet.refusal = OSError(errno.ENOSPC, "no space \x1b[2J left")
+        await stage.press("e")
+        await stage.until_asked(ValueDialog)
+        await stage.press("enter")
+        await stage.until_notified(r"no space \u001b[2J left")
+        assert stage.wallet.value == deepest
+
+
+async def test_a_click_selects_the_row_under_it() -> None:
+    async with open_stage(WALLET) as stage:
+        (y,) = (y for y, line in enumerate(stage.text.split("\n")) if "owner" in line)
+        await stage.pilot.click(offset=(10, y))
+        assert stage.app.wallet_tree.selected == ("owner",)
+        await stage.pilot.click(offset=(10, y))
+        await stage.until_asked(ValueDialog)
+
+
 async def test_lines_of_a_text_are_edited_added_and_deleted() -> None:
     async with open_stage(b"one\ntwo\n") as stage:
         await stage.press("down", "e")
@@ -315,7 +354,7 @@ async def test_an_edit_of_what_another_device_removed_changes_nothing() -> None:
         await stage.until_asked(ValueDialog)
         stage.wallet.arrive(b'{"b":2}')
         await stage.press("enter")
-        await stage.until_shown("removed on another device")
+        await stage.until_notified("removed on another device")
         assert stage.wallet.value == b'{"b":2}'
 
 
@@ -365,6 +404,18 @@ async def test_q_ends_it(key: str) -> None:
         await stage.until(lambda: stage.app._exit)
 
 
+async def test_the_tasks_of_the_wallet_begin_as_they_did_without_it() -> None:
+    loop = asyncio.get_running_loop()
+
+    def begin_at_once(loop: asyncio.AbstractEventLoop, coroutine: Any) -> asyncio.Task[Any]:
+        return asyncio.Task(coroutine, loop=loop)
+
+    app = LiveApp(FakeWallet().as_real)
+    loop.set_task_factory(begin_at_once)
+    async with app.run_test():
+        assert loop.get_task_factory() is None
+
+
 # What is asked.
 
 
@@ -372,7 +423,7 @@ async def test_a_refused_state_is_believed_only_if_that_is_wanted() -> None:
     async with open_stage() as stage:
         stage.wallet.stop(WENT_BACK)
         await stage.until_asked(QuestionDialog)
-        await stage.until_shown("Refused state 39 from the server")
+        await stage.until_shown("The server was not believed: refused state 39")
         await stage.press("n")
         await stage.until_shown("● stopped")
         assert "sequence 41 was there already" in stage.text

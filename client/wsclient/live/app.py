@@ -13,37 +13,26 @@ from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.notifications import SeverityLevel
 from textual.widgets import Footer
 
 from wsclient.errors import StateRefused, WalletSyncError
 from wsclient.live.asking import Conflict, HandMerge, PasswordOnScreen, Side
-from wsclient.live.dialogs import Dialog, Entry, PasswordDialog, QuestionDialog
+from wsclient.live.dialogs import Dialog, PasswordDialog, QuestionDialog
 from wsclient.live.difference import Difference
-from wsclient.live.editing import (
-    ask_for_addition,
-    ask_for_deletion,
-    ask_for_value,
-    begin_sentence,
-    name_place,
-    relocate,
-    shorten,
-)
+from wsclient.live.editing import Editor
 from wsclient.live.merge_dialog import MergeDialog
-from wsclient.live.panes import DeviceList, EventLog, Standing, StatusBar, name_device
-from wsclient.live.reading import (
-    Form,
-    Path,
-    Reading,
-    find,
-    insert,
-    read,
-    remove,
-    replace,
-    show_json,
+from wsclient.live.panes import (
+    DeviceList,
+    EventLog,
+    Standing,
+    StatusBar,
+    name_device,
+    tell_error,
 )
+from wsclient.live.reading import Form, Path, Reading, name_place, printable, read
 from wsclient.live.themes import DARK, LIGHT
 from wsclient.live.tree import WalletTree
-from wsclient.merge.json_document import Json, is_same
 from wsclient.wallet import SyncedWallet
 from wsclient.wallet_events import (
     ConflictMerged,
@@ -71,7 +60,6 @@ SYNC_TIMEOUT_S: Final = 10.0
 WIDTHS: Final = [(110, "-wide")]
 """The class of the screen from so many columns on."""
 
-GONE: Final = "It was removed on another device meanwhile, so nothing was changed."
 PASSWORD_TEXTS: Final = {
     "changed_elsewhere": (
         "The root password was changed on another device, or it was not right. "
@@ -80,7 +68,7 @@ PASSWORD_TEXTS: Final = {
     "sealed_before": "What is on this device's disk was sealed under an earlier root password.",
 }
 RECOVERY_TEXT: Final = (
-    "{error}.\n\n"
+    "The server was not believed: {error}.\n\n"
     "A server that was set back in time, or that lies, looks like this. Nothing here was changed, "
     "and nothing is sent.\n\n"
     "If you go on, what the server has now is believed, and merged with what is here as if they "
@@ -140,6 +128,8 @@ class LiveApp(App[None]):
         self.device_list = DeviceList(id="devices")
         self.event_log = EventLog(id="events")
         self.status_bar = StatusBar((profile, wallet.email, address), id="status")
+        self._editor = Editor(wallet, self._ask, self._say)
+        self._task_factory = asyncio.get_running_loop().get_task_factory()
         self._hand_merge = merge
         self._ask_password = ask_password
         self._clock = clock
@@ -162,6 +152,10 @@ class LiveApp(App[None]):
             yield self.device_list
             yield self.event_log
         yield Footer()
+
+    def on_load(self) -> None:
+        # From Python 3.12 on, Textual has every task of the loop begin at once, the wallet's too.
+        asyncio.get_running_loop().set_task_factory(self._task_factory)
 
     def on_mount(self) -> None:
         self.wallet_tree.border_title = "Wallet"
@@ -209,7 +203,7 @@ class LiveApp(App[None]):
                 self._show_devices()
             case PushRefused():
                 self._tell(f"not taken by the server: {event.error}", "$text-error")
-                self.notify(str(event.error), severity="error", markup=False)
+                self._say(tell_error(event.error), is_bad=True)
             case DeviceUpdated():
                 self._take_in_device(event.device)
             case Restored():
@@ -217,8 +211,8 @@ class LiveApp(App[None]):
             case PasswordNeeded():
                 self._tell("the root password is asked for", "$text-warning")
             case Stopped():
-                self._cause = str(event.error)
-                self._tell(f"stopped: {event.error}", "$text-error")
+                self._cause = tell_error(event.error)
+                self._tell(f"stopped: {self._cause}", "$text-error")
                 if isinstance(event.error, StateRefused):
                     self.action_recover()
             case _:
@@ -255,6 +249,10 @@ class LiveApp(App[None]):
             self._show_devices()
 
     # What is shown.
+
+    def _say(self, text: str, *, is_bad: bool = False) -> None:
+        severity: SeverityLevel = "error" if is_bad else "information"
+        self.notify(printable(text), severity=severity, markup=False)
 
     def _tell(self, text: str, style: str = "") -> None:
         self.event_log.add(self._clock(), text, style)
@@ -351,90 +349,22 @@ class LiveApp(App[None]):
     def action_edit(self) -> None:
         """Asks for another value in place of the selected one."""
         if self.wallet_tree.reading.form is not Form.BINARY:
-            self._edit(self.wallet_tree.reading, self.wallet_tree.selected)
-
-    @work
-    async def _edit(self, reading: Reading, path: Path) -> None:
-        entry: Entry | None = None
-        remark = ""
-        while True:
-            typed = None if entry is None else entry.typed
-            entry = await self._question(ask_for_value(reading, path, typed, remark))
-            if entry is None:
-                return
-            now = read(self.wallet.value)
-            place = relocate(reading, path, now)
-            if place is None:
-                self.notify(GONE, severity="warning")
-                return
-            value = find(now.value, place)
-            if is_same(value, find(reading.value, path)):
-                await self._change(now, replace(now.value, place, entry.value))
-                return
-            reading, path = now, place
-            remark = f"Changed on another device meanwhile, to {shorten(show_json(value))}"
+            self._edit(self._editor.edit)
 
     def action_add(self) -> None:
         """Asks for an entry or a member, for the selected container or the one around."""
-        tree = self.wallet_tree
-        path, index = tree.selected, None
-        if not isinstance(find(tree.reading.value, path), (dict, list)):
-            if not path:
-                self.notify("Nothing can be added to a single value.", severity="warning")
-                return
-            *outer, step = path
-            path, index = tuple(outer), step + 1 if isinstance(step, int) else None
-        self._add(tree.reading, path, index)
-
-    @work
-    async def _add(self, reading: Reading, path: Path, index: int | None) -> None:
-        entry: Entry | None = None
-        remark = ""
-        while True:
-            entry = await self._question(ask_for_addition(reading, path, entry, remark))
-            if entry is None:
-                return
-            now = read(self.wallet.value)
-            place = relocate(reading, path, now)
-            container = None if place is None else find(now.value, place)
-            if place is None or type(container) is not type(find(reading.value, path)):
-                self.notify(GONE, severity="warning")
-                return
-            if isinstance(container, list):
-                at = len(container) if index is None else min(index, len(container))
-                await self._change(now, insert(now.value, (*place, at), entry.value))
-                return
-            assert isinstance(container, dict)
-            if entry.name not in container:
-                await self._change(now, replace(now.value, (*place, entry.name), entry.value))
-                return
-            reading, path = now, place
-            remark = "Another device has added a member of that name meanwhile."
+        self._edit(self._editor.add)
 
     def action_delete(self) -> None:
         """Asks whether the selected value is to go."""
-        if self.wallet_tree.selected:
-            self._delete(self.wallet_tree.reading, self.wallet_tree.selected)
+        self._edit(self._editor.delete)
 
     @work
-    async def _delete(self, reading: Reading, path: Path) -> None:
-        if not await self._question(ask_for_deletion(reading, path)):
-            return
-        now = read(self.wallet.value)
-        place = relocate(reading, path, now)
-        if place is not None:
-            await self._change(now, remove(now.value, place))
-
-    async def _change(self, reading: Reading, value: Json) -> None:
-        """Changes the wallet, which ``reading`` was read from in this turn of the event loop."""
-        try:
-            await self.wallet.change(reading.write(value))
-        except OSError as error:
-            self.notify(f"not kept on this device: {error}", severity="error", markup=False)
-            return
-        self._show_value()
-        # A person has finished something: it is not held back to be gathered with more.
-        self._sync(self.wallet.sync, "")
+    async def _edit(self, edit: Callable[[Reading, Path], Awaitable[bool]]) -> None:
+        if await edit(self.wallet_tree.reading, self.wallet_tree.selected):
+            self._show_value()
+            # A person has finished something: it is not held back to be gathered with more.
+            self._sync(self.wallet.sync)
 
     def action_push(self) -> None:
         """Brings what is here to the server now."""
@@ -445,19 +375,19 @@ class LiveApp(App[None]):
         self._sync(self.wallet.pull, "What the server has is here.")
 
     @work(exclusive=True, group="sync")
-    async def _sync(self, sync: Callable[[float], Awaitable[None]], done: str) -> None:
+    async def _sync(self, sync: Callable[[float], Awaitable[None]], done: str = "") -> None:
+        """Waits for a sync; says how it went where there is something to say when it is done."""
         try:
             await sync(SYNC_TIMEOUT_S)
         except TimeoutError:
-            if done:
-                self.notify("Not yet: it goes on by itself once the server answers.")
+            said, is_bad = "Not yet: it goes on by itself once the server answers.", False
         except Exception as error:  # a sync may stop with whatever a merge raised
-            if done:
-                self.notify(str(error), severity="error", markup=False)
+            said, is_bad = tell_error(error), True
         else:
-            if done:
-                self.notify(done)
-                self._fetch_devices()
+            said, is_bad = done, False
+        if done:
+            self._say(said, is_bad=is_bad)
+            self._fetch_devices()
         self._show_standing()
 
     def action_by_hand(self) -> None:
@@ -475,25 +405,23 @@ class LiveApp(App[None]):
         if isinstance(error, StateRefused):
             question = QuestionDialog(
                 "The sync has stopped",
-                RECOVERY_TEXT.format(error=begin_sentence(str(error))),
+                RECOVERY_TEXT.format(error=tell_error(error)),
                 yes="Believe the server",
                 no="Stay stopped",
             )
-            if not await self._question(question):
+            if not await self._ask(question):
                 return
-        await self.wallet.recover()
+        try:
+            await self.wallet.recover()
+        except OSError as error:
+            self._say(tell_error(error), is_bad=True)
         self._show_standing()
 
     def action_theme(self) -> None:
         """Turns light into dark, or dark into light."""
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
-    async def _question(self, dialog: Dialog[T]) -> T | None:
-        """What is answered; for workers of the app."""
-        async with self._desk:
-            return await self.push_screen_wait(dialog)
-
-    # What the sync asks, in tasks of its own.
+    # What is asked.
 
     async def _ask_sides(self, conflicts: Sequence[Conflict]) -> Sequence[Side] | None:
         return await self._ask(MergeDialog(conflicts))
@@ -502,6 +430,7 @@ class LiveApp(App[None]):
         return await self._ask(PasswordDialog("Root password", PASSWORD_TEXTS[needed.reason]))
 
     async def _ask(self, dialog: Dialog[T]) -> T | None:
+        """What is answered; for any task, also one that is none of the app's."""
         answer: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
 
         def take(given: T | None) -> None:
@@ -522,5 +451,5 @@ class LiveApp(App[None]):
                 return await answer
             finally:
                 self._answers.discard(answer)
-                if answer.cancelled():  # the sync has no use for it any more
+                if answer.cancelled():  # nobody has a use for it any more
                     self.call_later(withdraw)

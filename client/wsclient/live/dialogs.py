@@ -38,7 +38,6 @@ class Dialog(ModalScreen[T]):
             border-subtitle-color: $quiet;
         }
         & Label { width: 1fr; }
-        & .hint { color: $quiet; }
         & .remark { margin: 0 0 1 0; color: $text-warning; }
         & .verdict { padding: 0 1; color: $quiet; }
         & .verdict.-bad { color: $text-error; }

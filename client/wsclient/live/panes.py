@@ -145,6 +145,11 @@ class DeviceList(VerticalScroll):
         self._text.update(Content("\n").join(lines) if lines else Content("none known yet"))
 
 
+def tell_error(error: Exception) -> str:
+    """What the error says, or else what it is."""
+    return printable(str(error)) or type(error).__name__
+
+
 def name_device(device: Device) -> str:
     """What to call a device: its name, else the beginning of its id."""
     return printable(device.name or device.device_id[:8])

@@ -96,6 +96,13 @@ def show_indented(value: Json, indent: str = "") -> str:
     return f"{marks[0]}\n{inner}" + f",\n{inner}".join(lines) + f"\n{indent}{marks[1]}"
 
 
+def name_place(reading: Reading, path: Path) -> str:
+    """What to call a place in the wallet."""
+    if path and reading.form in (Form.TEXT, Form.BINARY):
+        return f"line {int(path[0]) + 1:,}"
+    return show_path(path)
+
+
 def show_path(path: Path) -> str:
     """The path as it is written in programs: ``accounts[2].name``."""
     parts = []

@@ -26,10 +26,10 @@ from wsclient.live.reading import (
     find,
     has_members,
     list_members,
+    name_place,
     printable,
     read,
     show_json,
-    show_path,
 )
 from wsclient.merge.json_document import Json
 
@@ -146,31 +146,36 @@ class WalletTree(ScrollView, can_focus=True):
         if before.form is not reading.form:
             self._folded = close_at_first(reading.value, ROWS_OPEN_MAX)
             self._glows.clear()
-        elif difference.shifts:
-            self._folded = {
-                moved for path in self._folded if (moved := difference.follow(path)) is not None
-            }
-            self._glows = {
-                moved: glow
-                for path, glow in self._glows.items()
-                if (moved := difference.follow(path)) is not None
-            }
-        if before.form is reading.form:
-            ends_at_s = self._clock() + GLOW_S
-            colour = "wallet-tree--here" if here else "wallet-tree--elsewhere"
-            self._glows |= dict.fromkeys(difference.thinned, Glow(colour, ends_at_s, inner=False))
-            self._glows |= dict.fromkeys(difference.changed, Glow(colour, ends_at_s, inner=True))
-        if difference.same_shape and before.form is reading.form:
+            self._lay_out()
+            self._select(())
+            return difference
+        if difference.shifts:
+            self._move(difference)
+        ends_at_s = self._clock() + GLOW_S
+        colour = "wallet-tree--here" if here else "wallet-tree--elsewhere"
+        self._glows |= dict.fromkeys(difference.thinned, Glow(colour, ends_at_s, inner=False))
+        self._glows |= dict.fromkeys(difference.changed, Glow(colour, ends_at_s, inner=True))
+        if difference.same_shape:
             self._place_glows()
             self.refresh()
         else:
             self._lay_out()
             self._select(difference.follow(selected) or selected)
-        if self._glows:
-            self._fading.resume()
+        self._fading.resume()
         if not here and self._clock() - self._busy_at_s >= FOLLOW_AFTER_S:
             self._follow(difference)
         return difference
+
+    def _move(self, difference: Difference) -> None:
+        """Takes what is closed, and what glows, to where it is now."""
+        self._folded = {
+            moved for path in self._folded if (moved := difference.follow(path)) is not None
+        }
+        self._glows = {
+            moved: glow
+            for path, glow in self._glows.items()
+            if (moved := difference.follow(path)) is not None
+        }
 
     def _get_value(self, path: Path) -> Json:
         return find(self.reading.value, path)
@@ -197,6 +202,7 @@ class WalletTree(ScrollView, can_focus=True):
         """Puts the cursor on the path, or on what is around it where it cannot be seen."""
         self.cursor = self._find_row(path)
         self._reveal(self.cursor)
+        self._show_place()
 
     def _find_row(self, path: Path) -> int:
         while path not in self._row_numbers:
@@ -212,8 +218,10 @@ class WalletTree(ScrollView, can_focus=True):
 
     def _fade(self) -> None:
         now_s = self._clock()
-        for number in self._glowing_rows:
-            self.refresh_line(number)
+        first = self.scroll_offset.y
+        for number in range(first, first + self.size.height):
+            if number in self._glowing_rows:
+                self.refresh_line(number)
         self._glows = {path: glow for path, glow in self._glows.items() if glow.ends_at_s > now_s}
         self._place_glows()
         if not self._glows:
@@ -224,7 +232,10 @@ class WalletTree(ScrollView, can_focus=True):
     def watch_cursor(self, old: int, new: int) -> None:
         self.refresh_line(old)
         self.refresh_line(new)
-        self.border_subtitle = printable(show_path(self.selected)).replace("[", r"\[")
+        self._show_place()
+
+    def _show_place(self) -> None:
+        self.border_subtitle = name_place(self.reading, self.selected).replace("[", r"\[")
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent):
@@ -273,7 +284,8 @@ class WalletTree(ScrollView, can_focus=True):
             self.post_message(self.Entered())
 
     def on_click(self, event: events.Click) -> None:
-        number = event.y + self.scroll_offset.y
+        offset = event.get_content_offset(self)
+        number = len(self.rows) if offset is None else offset.y + self.scroll_offset.y
         if number < len(self.rows):
             again = number == self.cursor
             self.cursor = number
@@ -324,7 +336,7 @@ class WalletTree(ScrollView, can_focus=True):
         step, value = row.path[-1], self._get_value(row.path)
         if self.reading.form in (Form.TEXT, Form.BINARY):
             text = printable(str(value).expandtabs(4))
-            return [Segment(f"{row.path[0]:>5} ", quiet), Segment(text)]
+            return [Segment(f"{int(step) + 1:>5} ", quiet), Segment(text)]
         segments = [Segment(row.branches, quiet)]
         segments.append(Segment("▾ " if row.open else "▸ " if has_members(value) else "╴ ", quiet))
         if isinstance(step, str):
