@@ -1,6 +1,7 @@
 """The client library: a wallet that stays in sync, sealed before it leaves the device.
 
-`Session` is for applications, on asyncio; `Client` for a Python prompt.
+`SyncedWallet` is what an application takes; `Session` is what it stands on, for those who merge by
+themselves; `Client` is for a Python prompt.
 """
 
 from wsclient.account import change_password, derive_keys, register
@@ -8,6 +9,8 @@ from wsclient.crypto import DEFAULT_KDF, Contents, Keys, open_sealed, seal
 from wsclient.events import Event, Offline, Online
 from wsclient.interactive import Client
 from wsclient.session import Session
+from wsclient.wallet import SyncedWallet
+from wsclient.wallet_events import Status, WalletEvent
 from wsclient.witness import Witness
 
 __all__ = [
@@ -19,6 +22,9 @@ __all__ = [
     "Offline",
     "Online",
     "Session",
+    "Status",
+    "SyncedWallet",
+    "WalletEvent",
     "Witness",
     "change_password",
     "derive_keys",

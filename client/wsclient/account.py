@@ -20,7 +20,7 @@ async def register(
     session: Session, email: str, root_password: str, *, kdf: Kdf = DEFAULT_KDF
 ) -> Registered:
     """Makes an account, and tells whether it can log in at once; AccountExists, NotAllowed."""
-    seed = _new_salt_seed()
+    seed = new_salt_seed()
     keys = await asyncio.to_thread(crypto.derive_keys, email, root_password, seed, kdf)
     return await session.call(Register(email, keys.password, seed, kdf))
 
@@ -59,12 +59,13 @@ async def change_password(
     stored or neither: Conflict carries the latest state. Without it such an account raises
     WalletExists. ``kdf`` stays as it is unless given.
     """
-    seed, kdf = _new_salt_seed(), keys.kdf if kdf is None else kdf
+    seed, kdf = new_salt_seed(), keys.kdf if kdf is None else kdf
     new = await asyncio.to_thread(crypto.derive_keys, keys.email, new_root_password, seed, kdf)
     wallet = None if reseal is None else reseal(new)
     await session.call(ChangePassword(keys.password, new.password, seed, kdf, wallet))
     return new
 
 
-def _new_salt_seed() -> str:
+def new_salt_seed() -> str:
+    """A ``clientSaltSeed``, made anew at registration and at each change of the password."""
     return secrets.token_hex(CLIENT_SALT_SEED_HEX_DIGITS // 2)

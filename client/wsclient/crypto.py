@@ -61,15 +61,8 @@ class Contents:
 
 
 def derive_keys(email: str, root_password: str, client_salt_seed: str, kdf: Kdf) -> Keys:
-    """The keys of an account, by scrypt (RFC 7914). Takes 128 * n * r bytes of memory."""
-    okm: bytes = scrypt.hash(
-        unicodedata.normalize("NFC", root_password).encode(),
-        make_salt(email, client_salt_seed),
-        N=kdf.n,
-        r=kdf.r,
-        p=kdf.p,
-        buflen=96,
-    )
+    """The keys of an account."""
+    okm = stretch(root_password, make_salt(email, client_salt_seed), kdf, 96)
     return Keys(
         email=lower_email(email),
         password=base64.b64encode(okm[:32]).decode(),
@@ -77,6 +70,13 @@ def derive_keys(email: str, root_password: str, client_salt_seed: str, kdf: Kdf)
         seal_key=okm[64:],
         kdf=kdf,
     )
+
+
+def stretch(root_password: str, salt: bytes, kdf: Kdf, length_bytes: int) -> bytes:
+    """``length_bytes`` of keys, by scrypt (RFC 7914). Takes 128 * n * r bytes of memory."""
+    password = unicodedata.normalize("NFC", root_password).encode()
+    keys: bytes = scrypt.hash(password, salt, N=kdf.n, r=kdf.r, p=kdf.p, buflen=length_bytes)
+    return keys
 
 
 def make_salt(email: str, client_salt_seed: str) -> bytes:

@@ -11,10 +11,15 @@
     │                               must not be repeated blindly
     ├── MessageTooLarge             the server takes no message as large as this
     ├── StateRefused                the server showed a state that contradicts what is known
-    └── WeakKdf                     the server asks for a weaker key derivation than accepted
+    ├── WeakKdf                     the server asks for a weaker key derivation than accepted
+    ├── FolderInUse                 another process has the folder of this wallet open
+    ├── WrongPassword               neither root password nor local key opens the local state
+    └── LocalStateDamaged           the local state is not what was saved
 """
 
 from __future__ import annotations
+
+import os
 
 from wsschema.errors import (
     AccountDisabled,
@@ -67,10 +72,12 @@ __all__ = [
     "CannotConnect",
     "Conflict",
     "ConflictError",
+    "FolderInUse",
     "Forbidden",
     "InternalError",
     "InvalidParams",
     "InvalidRequest",
+    "LocalStateDamaged",
     "MessageTooLarge",
     "MethodNotFound",
     "NoSuchDevice",
@@ -96,6 +103,7 @@ __all__ = [
     "WalletSyncError",
     "WalletTooLarge",
     "WeakKdf",
+    "WrongPassword",
 ]
 
 
@@ -186,3 +194,35 @@ class WeakKdf(WalletSyncError):
             f"the server asks for scrypt with n={kdf.n}, r={kdf.r}, p={kdf.p}, which is weaker "
             f"than n={minimum.n}, r={minimum.r}, p={minimum.p}; no password was sent"
         )
+
+
+class FolderInUse(WalletSyncError):
+    """Another process has ``folder`` open: ``pid``, where it is known."""
+
+    def __init__(self, folder: str | os.PathLike[str], pid: int | None) -> None:
+        self.folder, self.pid = folder, pid
+        holder = "another process" if pid is None else f"process {pid}"
+        super().__init__(
+            f"the folder {folder} is in use by {holder}: end that one first, or use a folder of "
+            "your own"
+        )
+
+
+class WrongPassword(WalletSyncError):
+    """What was ``tried`` (the root password or the local key) does not open ``folder``."""
+
+    def __init__(self, folder: str | os.PathLike[str], tried: str = "root password") -> None:
+        self.folder, self.tried = folder, tried
+        advice = {
+            "root password": "try the one of before, if it was changed elsewhere",
+            "local key": "the root password may",
+        }
+        super().__init__(f"the {tried} does not open the folder {folder}; {advice[tried]}")
+
+
+class LocalStateDamaged(WalletSyncError):
+    """The local state ``path`` can't be read, and was left as it is."""
+
+    def __init__(self, path: str | os.PathLike[str], cause: str, advice: str) -> None:
+        self.path, self.cause = path, cause
+        super().__init__(f"the local state {path} {cause}; {advice}")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
+
+Merge = Callable[[bytes | None, bytes, bytes], bytes | Awaitable[bytes]]
+"""(base, mine, theirs) -> merged; ``base`` is None where none is shared."""
 
 SEPARATOR: Final = ":"
 

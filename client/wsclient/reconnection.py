@@ -196,6 +196,13 @@ class Outbox:
             for entry in self._unanswered.values()
         )
 
+    def drop_pushes(self) -> list[tuple[Unanswered, WalletSyncError]]:
+        """Takes out the pushes: what they were made on is not what the server has any more."""
+        pushes = [entry for entry in self._unanswered.values() if type(entry.call) is PushWallet]
+        for entry in pushes:
+            del self._unanswered[entry.id]
+        return [(entry, AnswerLost(entry.method)) for entry in pushes]
+
     def lose_connection(self, code: int | None) -> list[tuple[Unanswered, WalletSyncError]]:
         """Readies what may be repeated for the next connection; gives what fails instead, and why.
 

@@ -375,6 +375,9 @@ class Session:
         opened = cast(SessionOpened, await self._ask(connection, call))
         if self.witness.see_opened(opened):
             self._events.drop_wallet()
+            # One that lands on restored data would overwrite what others have merged into it.
+            for entry, error in self._outbox.drop_pushes():
+                self._settle(entry, error)
         self._put(Online(opened.epoch))
         wallet = opened.wallet
         # One's own push whose answer was lost is no news; it is about to be answered.
