@@ -245,6 +245,8 @@ class SyncCore:
             self._apply(theirs, theirs.wallet)
             if latest.device_id != state.device_id:
                 self._tell_value(latest.device_id)
+        elif state.base is not None and state.base.wallet == theirs.wallet:
+            self._apply(theirs, state.value)
         else:
             self._incoming = theirs
 
@@ -357,8 +359,6 @@ class SyncCore:
         floor = min(theirs.devices.values(), default=0)
         full = len(theirs.devices) >= LINEAGE_DEVICES_MAX
         for held in self._held():
-            if theirs.sequence == held.sequence + 1 and theirs.previous != held.hmac:
-                raise _forked(theirs, f"it does not replace the state {held.sequence} that was")
             for device_id, known in held.devices.items():
                 named = theirs.devices.get(device_id, 0)
                 # A lineage that is full has dropped those that pushed longest ago.
@@ -367,6 +367,8 @@ class SyncCore:
                         text = f"this device's push {known} is not in what it comes from"
                         raise StateRefused("overwritten", theirs.sequence, text)
                     raise _forked(theirs, f"a push {known} was shown that it does not come from")
+            if theirs.sequence == held.sequence + 1 and theirs.previous != held.hmac:
+                raise _forked(theirs, f"it does not replace the state {held.sequence} that was")
         if not self._held() and not landed:
             return
         own, known = theirs.devices.get(me, 0), self._newest_own_push()

@@ -297,3 +297,14 @@ def test_a_push_that_waits_for_its_answer_is_known_by_its_state() -> None:
     assert not outbox.holds_push(4, "hmac 4")
     outbox.remove(entry.id)
     assert not outbox.holds_push(3, "hmac 3")
+
+
+def test_pushes_are_taken_out_and_their_answers_lost_where_the_data_was_restored() -> None:
+    outbox = Outbox()
+    push = outbox.add(PushWallet(1, "-", "h"))
+    ping = outbox.add(Ping())
+    ((entry, error),) = outbox.drop_pushes()
+    assert entry is push
+    assert isinstance(error, AnswerLost)
+    assert outbox.next_unsent() is ping
+    assert len(outbox) == 1
