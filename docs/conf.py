@@ -12,6 +12,10 @@ import sys
 import typing
 from pathlib import Path
 
+from docutils.nodes import Element
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
 ROOT = Path(__file__).parent.parent
 # The code of this checkout, whichever is installed.
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "client", "schema")]
@@ -31,17 +35,52 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3
 nitpicky = True
 # The standard library's own documentation is not fetched to link there.
-nitpick_ignore_regex = [("py:.*", rf"({'|'.join(sys.stdlib_module_names)})\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", rf"({'|'.join(sys.stdlib_module_names)})\..*"),
+    ("py:class", r"wsclient\.session\.R"),
+]
 # In a docstring `name` is a name of the code, and must be one.
 default_role = "any"
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {
+    name: f"{module}.{name}"
+    for module, names in {
+        "wsclient": ["Event", "WalletEvent"],
+        "wsclient.merge": ["Merge"],
+        "wsclient.merge.json_document": ["Json", "OptionalJson"],
+        "wsclient.merge.json_merge": ["Holders", "Identity", "Rule"],
+        "wsclient.wallet": ["AskPassword", "MakeSession"],
+    }.items()
+    for name in names
+}
+maximum_signature_line_length = 80
 
 html_theme = "furo"
 html_title = "wallet-sync"
 html_extra_path = ["_site"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # The contract's members are shown as ``int``, not as ``Annotated[int, Integer(1)]``.
 for message in filter(dataclasses.is_dataclass, vars(messages).values()):
     hints = typing.get_type_hints(message)
     message.__annotations__ = message.__init__.__annotations__ = hints
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx has no setting for."""
+    app.connect("missing-reference", find_alias)
+
+
+def find_alias(
+    app: Sphinx, env: BuildEnvironment, reference: Element, text: Element
+) -> Element | None:
+    """The alias that a signature names: a type to its reader, and data to Sphinx."""
+    if reference.get("reftype") != "class":
+        return None
+    reference["refspecific"] = True  # wherever it is from
+    python, target = env.domains.python_domain, reference["reftarget"]
+    return python.resolve_xref(
+        env, reference["refdoc"], app.builder, "obj", target, reference, text
+    )

@@ -14,7 +14,6 @@ import pytest
 from tests.e2e.serving import Served
 from tests.pages import ROOT, blocks
 from wsclient import Contents, Session, SyncedWallet, derive_keys, seal
-from wsclient.wallet_events import ValueChanged
 from wsschema.messages import PushWallet
 
 PAGE = ROOT / "docs/how-to/speak-from-another-language.md"
@@ -67,11 +66,13 @@ class List:
     async def show(self) -> list[str]:
         """The items, as they are printed next."""
         assert self._process.stdout is not None
-        return (await self._process.stdout.readline()).decode().strip().split(", ")
+        line = await self._process.stdout.readline()
+        assert line, await self.end()
+        return line.decode().strip().split(", ")
 
     async def end(self) -> tuple[int | None, str]:
         """The exit code, and what was complained of."""
-        _, complaints = await self._process.communicate()
+        _, complaints = await self._process.communicate(b"")
         return self._process.returncode, complaints.decode()
 
 
@@ -105,19 +106,22 @@ async def test_what_either_side_adds_both_have_whoever_is_late(
     others = [f"from the tablet {number}" for number in range(ROUNDS)]
     folder = tmp_path / "phone"
 
-    async with SyncedWallet(served.url, *ACCOUNT, folder, merge, debounce_s=0) as phone:
+    async with (
+        asyncio.timeout(RUN_TIMEOUT_S),
+        SyncedWallet(served.url, *ACCOUNT, folder, merge, debounce_s=0) as phone,
+    ):
         await phone.sync()
         assert phone.value == b"milk"
+        events = phone.events()
         for mine, theirs in zip(own, others, strict=True):
             tablet.add(theirs)
-            await phone.change(lambda wallet, item=mine: b"\n".join([wallet, item.encode()]))  # type: ignore[misc]  # bound early
+            await phone.change(items_to_wallet([*items(phone.value), mine]))
             await phone.sync()
-        async for event in phone.events():
-            if isinstance(event, ValueChanged) and len(items(event.value)) > 2 * ROUNDS:
-                break
-    shown = await tablet.show()
-    while len(shown) <= 2 * ROUNDS:
+        while len(items(phone.value)) <= 2 * ROUNDS:
+            await anext(events)
         shown = await tablet.show()
+        while len(shown) <= 2 * ROUNDS:
+            shown = await tablet.show()
 
     assert set(shown) == {"milk", *own, *others}
     assert set(items(phone.value)) == set(shown)
@@ -128,10 +132,14 @@ def items(wallet: bytes | None) -> list[str]:
     return wallet.decode().split("\n") if wallet else []
 
 
+def items_to_wallet(items: list[str]) -> bytes:
+    return "\n".join(items).encode()
+
+
 def merge(base: bytes | None, mine: bytes, theirs: bytes) -> bytes:
     known = items(base) + items(theirs)
     added = [item for item in items(mine) if item not in known]
-    return "\n".join([*items(theirs), *added]).encode()
+    return items_to_wallet([*items(theirs), *added])
 
 
 @pytest.mark.parametrize(
