@@ -507,9 +507,10 @@ class SyncedWallet:
         """By the root password that was given, or else by what is asked for."""
         state = self._core.state
         for _ in range(PASSWORD_ATTEMPTS_MAX):
-            root_password, self._root_password = self._root_password, None
-            if root_password is None:
-                root_password = await self._ask(PasswordNeeded("changed_elsewhere"))
+            # Kept until the server has said whether it is right: this may be cut short.
+            if self._root_password is None:
+                self._root_password = await self._ask(PasswordNeeded("changed_elsewhere"))
+            root_password = self._root_password
             if root_password is None:
                 break
             keys = await account.derive_keys(
@@ -519,7 +520,9 @@ class SyncedWallet:
                 minimum_kdf=self._minimum_kdf,
                 last_used=None if state.keys is None else state.keys.kdf,
             )
-            if await self._try_login(session, keys):
+            has_logged_in = await self._try_login(session, keys)
+            self._root_password = None
+            if has_logged_in:
                 if state.password_change is not None:
                     self._core.drop_password_change()
                     self._refusal = BadCredentials("another device changed the password first")
@@ -591,8 +594,11 @@ class SyncedWallet:
             await asyncio.sleep(error.retry_after_ms / 1000 * (1 + random.random()))  # noqa: S311  # spreads those who were refused together
         except (InternalError, WalletExists):
             await asyncio.sleep(RETRY_S)
-        except (CallTimedOut, AnswerLost):
+        except AnswerLost:
             pass  # The session comes back, or ends, by itself.
+        except CallTimedOut:
+            if self._is_online():
+                raise  # What does not answer any more is left for a new connection.
 
     async def _carry_out(self, session: Session, action: Action) -> None:
         match action:
