@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import logging
 import sys
 import typing
 from pathlib import Path
@@ -22,9 +23,12 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("", "client", "schema")]
 
 from wsschema import messages  # noqa: E402  # from there
 
+# The theme has every logger's INFO printed, and the server's own imports have some to tell.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
 project = "wallet-sync"
 author = "wallet-sync contributors"
-copyright = author  # noqa: A001  # the name that Sphinx reads
+copyright = author
 release = importlib.metadata.version("wallet-sync")
 
 root_doc = "docs/index"
@@ -43,17 +47,6 @@ nitpick_ignore_regex = [
 default_role = "any"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autodoc_type_aliases = {
-    name: f"{module}.{name}"
-    for module, names in {
-        "wsclient": ["Event", "WalletEvent"],
-        "wsclient.merge": ["Merge"],
-        "wsclient.merge.json_document": ["Json", "OptionalJson"],
-        "wsclient.merge.json_merge": ["Holders", "Identity", "Rule"],
-        "wsclient.wallet": ["AskPassword", "MakeSession"],
-    }.items()
-    for name in names
-}
 maximum_signature_line_length = 80
 
 html_theme = "furo"

@@ -17,6 +17,7 @@ from tests.pages import ROOT, blocks
 from wsclient import Contents, Session, Status, SyncedWallet, derive_keys, register, seal
 from wsclient.errors import BadCredentials
 from wsclient.merge import JsonMerge
+from wsclient.testing.keys import cheap_keys
 
 EMAIL = "joe@example.com"
 ROOT_PASSWORD = "correct horse"
@@ -53,11 +54,12 @@ class Page:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     """A server with an account."""
-    server = await Served.start(tmp_path)
-    async with Session(server.url) as session:
-        await register(session, EMAIL, ROOT_PASSWORD)
-    yield server
-    await server.stop()
+    with cheap_keys():
+        server = await Served.start(tmp_path)
+        async with Session(server.url) as session:
+            await register(session, EMAIL, ROOT_PASSWORD)
+        yield server
+        await server.stop()
 
 
 @pytest.fixture
@@ -204,9 +206,7 @@ async def test_a_device_that_is_not_told_the_new_password_stops_until_it_is(
         await other.sync()
 
 
-async def test_recovering(
-    served: Served, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_recovering(served: Served, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def confirm(text: str) -> bool:
         return True
 

@@ -1,9 +1,9 @@
 """docs/tutorial/first-sync.md works, to the letter, in a folder that has nothing but the project.
 
 Each block is done in its order: a program is saved under the name in its first line, a command is
-run and must print what stands below it. A block that names a terminal goes on there; `^C` stops what
-runs in it. Three things differ from a reader's machine: the port is a free one, the database too
-lies in the test's folder, and the packages that `make run` would fetch are those of the tests.
+run and must print what stands below it. A block that names a terminal goes on there; `^C` stops
+what runs in it. Three things differ from a reader's machine: the port is a free one, the admin port
+too, and the packages that `make run` would fetch are those of the tests.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Terminal:
     """A terminal in which a command goes on while others run in the next one."""
 
     def __init__(self, command: str, folder: Path, variables: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S602  # the page's own command
             command,
-            shell=True,  # noqa: S602  # the page's own commands
+            shell=True,
             cwd=folder,
             env=variables,
             stdout=subprocess.PIPE,
@@ -54,7 +54,7 @@ class Terminal:
 
     def wait_for(self, expected: str) -> None:
         """Returns once it has printed a line with the text."""
-        seen = []
+        seen: list[str] = []
         while not seen or expected not in seen[-1]:
             try:
                 seen.append(self._lines.get(timeout=COMMAND_TIMEOUT_S))
@@ -112,9 +112,9 @@ class Reader:
                 pytest.fail(f"what is to be done with this block?\n{block}")
 
     def _run(self, command: str) -> str:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S602  # the page's own command
             command,
-            shell=True,  # noqa: S602  # the page's own commands
+            shell=True,
             cwd=self.folder,
             env=self._variables,
             capture_output=True,

@@ -119,8 +119,8 @@ class SessionEnded(WalletSyncError):
     """The session is over and does not come back by itself.
 
     ``reason`` is the server's (``replaced``, ``password_changed``, ``bad_token``, ...), ``closed``
-    after the caller's own `Session.close`, or ``close_1003`` and the like after a close code that says to
-    stay away.
+    after the caller's own `Session.close`, or ``close_1003`` and the like after a close code that
+    says to stay away.
     """
 
     def __init__(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The client in JavaScript of docs/how-to/speak-from-another-language.md does what the page says."""
+"""The JavaScript of docs/how-to/speak-from-another-language.md does what the page says."""
 
 from __future__ import annotations
 

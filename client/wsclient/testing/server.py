@@ -148,8 +148,8 @@ class TestServer(Network):
     async def go_back(self, snapshot: Snapshot, *, announced: bool) -> None:
         """Puts a backup in place of all that is stored, and cuts every connection.
 
-        ``announced``: as `wsserver restore` does it: each account has a new epoch, every token has
-        ended. Not announced, the server claims that this is all there ever was: a rollback.
+        ``announced``: as ``wsserver restore`` does it: each account has a new epoch, every token
+        has ended. Not announced, the server claims that this is all there ever was: a rollback.
         """
         async with self._stopped(abrupt=True):
             self.backend.replace_memory(snapshot.memory, announced=announced)
