@@ -845,7 +845,7 @@ async def _finish_in_thread(function: Callable[..., R], *arguments: Any) -> R:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)
         raise
 
 

@@ -224,7 +224,7 @@ class SimulatedDisk:
         due = (len(self.calls), moment) == (self._failing_call, self._failing_moment)
         if due or (self.failed and self._lasting):
             self.failed = True
-            raise self._failure
+            raise type(self._failure)(*self._failure.args)
 
     def _all_files(self) -> set[File]:
         changed = {file for _, file in self.pending if file is not None}
