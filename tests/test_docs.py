@@ -34,7 +34,7 @@ def build(source: Path, built: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def titles_in_sidebar(page: Path) -> set[str]:
+def pages_in_sidebar(page: Path) -> set[str]:
     """The pages that the sidebar of a built page leads to, itself aside."""
     sidebar = re.search(r'<div class="sidebar-tree">(.*?)\n</div>', page.read_text(), re.DOTALL)
     assert sidebar is not None
@@ -53,7 +53,7 @@ def test_the_documentation_builds_without_a_warning_and_the_sidebar_has_every_pa
 ) -> None:
     home = built / "docs/index.html"
 
-    linked = {(home.parent / page).resolve() for page in titles_in_sidebar(home)}
+    linked = {(home.parent / page).resolve() for page in pages_in_sidebar(home)}
 
     assert {built / page for page in PAGES} - linked == {built / "docs/index"}
 

@@ -177,7 +177,8 @@ class StateRefused(WalletSyncError):
 
     ``reason``: ``bad_hmac`` (not made with this account's key), ``went_back`` (an older sequence
     under the same epoch), ``changed`` (another state under a sequence already seen), ``mismatched``
-    (not the state that was asked for), ``cannot_open`` (its seal does not open).
+    (not the state that was asked for), ``cannot_open`` (its seal does not open), ``overwritten``
+    (it does not come from what this device pushed), ``forked`` (nor from what another one did).
     """
 
     def __init__(self, reason: str, sequence: int, text: str) -> None:
