@@ -127,7 +127,10 @@ def test_a_lock_pins_each_version_by_its_hashes_and_names_no_host(lock: str) -> 
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-    [("requirements.lock", ["bench", "cli", "docs", "server", "test"]), ("requirements-server.lock", ["server"])],
+    [
+        ("requirements.lock", ["bench", "cli", "docs", "server", "test"]),
+        ("requirements-server.lock", ["server"]),
+    ],
 )
 def test_a_lock_satisfies_what_the_project_declares(lock: str, extras: list[str]) -> None:
     versions = locked_versions(lock)

@@ -381,7 +381,7 @@ def renew_epochs(keep_tokens: bool, as_json: bool, **flags: Any) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace FILE where it is there already.")
 def back_up(file: Path, overwrite: bool, as_json: bool, **flags: Any) -> None:
-    """Copy the database to FILE, while it is served from or not.
+    """Copy the database to FILE, served from or not.
 
     The copy is whole and as of one moment: every push that was answered before the command began is
     in it. FILE is there once it is complete, checked and on the disk, and for nobody but its owner
@@ -404,12 +404,12 @@ def back_up(file: Path, overwrite: bool, as_json: bool, **flags: Any) -> None:
 @click.option("--keep-tokens", is_flag=True, help="Leave devices logged in, revoked ones too.")
 @click.option("--replace", is_flag=True, help="Also where the database has accounts.")
 def restore(file: Path, keep_tokens: bool, replace: bool, as_json: bool, **flags: Any) -> None:
-    """Put the backup FILE in the place of all that is in the database.
+    """Put a backup in the place of the data there are.
 
-    Every account gets a new epoch, which tells its devices that the data went back: they merge what
-    they have with what is stored, and push, so that what was pushed since the backup comes back
-    from them. All devices are logged out, for one that was revoked since would be back;
-    --keep-tokens leaves them in.
+    FILE is what `wsserver backup` made. Every account gets a new epoch, which tells its devices
+    that the data went back: they merge what they have with what is stored, and push, so that what
+    was pushed since the backup comes back from them. All devices are logged out, for one that was
+    revoked since would be back; --keep-tokens leaves them in.
 
     The server must be stopped meanwhile. It is done whole, or, when it fails, not at all.
 

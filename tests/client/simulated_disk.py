@@ -105,10 +105,7 @@ class SimulatedDisk:
         for staying in itertools.product((False, True), repeat=len(self.pending)):
             names = dict(self.durable)
             for path, file in itertools.compress(self.pending, staying):
-                if file is None:
-                    names.pop(path, None)
-                else:
-                    names[path] = file
+                _set(names, path, file)
             names = {path: file for path, file in names.items() if self._is_reachable(path, names)}
             for contents in itertools.product(
                 *(sorted(file.after_power_cut()) for file in names.values())

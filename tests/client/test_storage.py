@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -449,13 +450,10 @@ def test_a_wrong_password_costs_no_more_than_two_scrypts(monkeypatch: pytest.Mon
         open_content(with_header(content, slots=[*slots, slots[0]]), root_password="old")
 
 
-def test_a_header_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_without_bottom_is_refused() -> None:
     content, _ = sealed_file("secret")
-    header, _, sealed = content.partition(b"\n")
     with pytest.raises(LocalStateDamaged):
-        open_content(header + b" " * 4096 + b"\n" + sealed, root_password="secret")
-    with pytest.raises(LocalStateDamaged):
-        open_content(b"[" * 100_000 + b"\n" + sealed, root_password="secret")
+        open_content(b"[" * 100_000 + content, root_password="secret")
 
 
 def test_a_slot_of_another_file_does_not_open_this_one() -> None:
@@ -721,31 +719,46 @@ sys.stdin.read()
 """
 
 FORK = """
-import os, sys
+import os, sys, threading, warnings
 from wsclient.errors import FolderInUse
+from wsclient.files import Disk
 from wsclient.storage import LocalStore
-store = LocalStore.open(sys.argv[1], local_key=bytes(32))
-store.save(b"the parent's")
+
+class HeldUpDisk(Disk):
+    def rename(self, path, onto):
+        renaming.set()
+        go_on.wait()
+        super().rename(path, onto)
+
+renaming, go_on = threading.Event(), threading.Event()
+go_on.set()
+store = LocalStore.open(sys.argv[1], local_key=bytes(32), files=HeldUpDisk())
+renaming.clear()
+go_on.clear()
+saver = threading.Thread(target=store.save, args=(b"the parent's",))
+saver.start()
+renaming.wait()
 parent = os.getpid()
+# Newer Pythons warn of a fork beside threads; to be forked in a save is what this is about.
+warnings.simplefilter("ignore", DeprecationWarning)
 if os.fork() == 0:
-    for act in (store.load, lambda: store.save(b"the child's")):
+    for act in (
+        store.load,
+        lambda: store.save(b"the child's"),
+        lambda: LocalStore.open(sys.argv[1], local_key=bytes(32)),
+    ):
         try:
             act()
         except FolderInUse as error:
             assert error.pid == parent
         else:
-            sys.exit("the child may do it")
-    store.close()
-    try:
-        LocalStore.open(sys.argv[1], local_key=bytes(32))
-    except FolderInUse as error:
-        assert error.pid == parent
-    else:
-        sys.exit("the child has ended its parent's lock")
-    print("forked", flush=True)
+            os._exit(1)
+        store.close()
+    os.write(1, b"forked\\n")
     sys.stdin.read()
     os._exit(0)
-store.save(b"the parent goes on")
+go_on.set()
+saver.join()
 sys.stdin.read()
 """
 
@@ -756,7 +769,7 @@ store = LocalStore.open(sys.argv[1], local_key=bytes(32))
 number = int((store.load() or b"0").split(b",")[0])
 while True:
     number += 1
-    store.save(b"%d," % number * (number % 7 * 3000 + 1))
+    store.save(b"%d," % number * (number % 7 * 30_000 + 1))
     os.write(1, b"%d\\n" % number)
 """
 
@@ -794,19 +807,26 @@ def test_another_process_is_kept_off_until_the_holder_dies(folder: Path) -> None
 def test_a_forked_child_has_neither_the_store_nor_its_lock(folder: Path) -> None:
     with running(FORK, folder) as parent:
         assert read_line(parent) == "forked"
+        with pytest.raises(FolderInUse, match=f"in use by process {parent.pid}:"):
+            LocalStore.open(folder, local_key=bytes(32))
         parent.kill()
         os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
         # The child lives on: it waits for the end of what we write.
         with opened(folder, None, local_key=bytes(32)) as store:
-            assert store.load() == b"the parent goes on"
+            assert store.load() in (b"the parent's", None)
 
 
-def test_a_process_killed_while_it_saves_loses_nothing(folder: Path) -> None:
-    acknowledged = 0
-    for seed in range(KILLS):
+def test_a_process_killed_at_any_moment_of_a_save_loses_nothing(folder: Path) -> None:
+    chance = random.Random(1)
+    for _ in range(KILLS):
         with running(SAVE, folder) as saver:
-            for _ in range(random.Random(seed).randrange(1, 30)):
+            acknowledged = int(read_line(saver))
+            started = time.monotonic()
+            saves = chance.randrange(1, 10)
+            for _ in range(saves):
                 acknowledged = int(read_line(saver))
+            one_save_s = (time.monotonic() - started) / saves
+            time.sleep(chance.random() * one_save_s)
             saver.kill()
             assert saver.wait() == -signal.SIGKILL
             assert saver.stdout is not None
@@ -817,5 +837,4 @@ def test_a_process_killed_while_it_saves_loses_nothing(folder: Path) -> None:
         assert payload is not None
         number = int(payload.split(b",")[0])
         assert acknowledged <= number <= acknowledged + 1
-        assert payload == b"%d," % number * (number % 7 * 3000 + 1)
-        acknowledged = number
+        assert payload == b"%d," % number * (number % 7 * 30_000 + 1)
