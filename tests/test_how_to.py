@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.serving import Served
 from tests.pages import ROOT, blocks
 from wsclient import Contents, Session, Status, SyncedWallet, derive_keys, register, seal
-from wsclient.errors import BadCredentials
+from wsclient.errors import BadCredentials, SessionEnded
 from wsclient.merge import JsonMerge
 from wsclient.testing.keys import cheap_keys
 
@@ -226,3 +226,21 @@ async def test_recovering(served: Served, folder: Path, capsys: pytest.CaptureFi
             await wallet.sync()
         assert wallet.value == b'{"coins":3,"stamps":5}'
     assert "the sync has stopped: refused state 2" in capsys.readouterr().out
+
+
+async def test_a_device_that_was_revoked_stops_until_it_is_told_to_log_in_again(
+    served: Served, folder: Path
+) -> None:
+    phone = folder.with_name("phone")
+    async with (
+        SyncedWallet(served.url, EMAIL, ROOT_PASSWORD, folder, JsonMerge()) as wallet,
+        SyncedWallet(served.url, EMAIL, ROOT_PASSWORD, phone, JsonMerge()) as other,
+    ):
+        await asyncio.gather(wallet.sync(WAIT_S), other.sync(WAIT_S))
+        await wallet.revoke_device(other.device_id)
+        await wait_until(lambda: other.stopped is not None, other)
+        assert isinstance(other.stopped, SessionEnded)
+        assert other.stopped.reason == "device_revoked"
+
+        await other.recover()
+        await other.sync(WAIT_S)
