@@ -13,6 +13,7 @@ import inspect
 import os
 import random
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -198,7 +199,8 @@ class SyncedWallet:
         self._asks_latest = False
         self._refusal: WalletSyncError | None = None
         self._devices: dict[str, Device] = {}
-        self._readers: set[_Reader] = set()
+        # One that nobody holds any more is not kept for its events.
+        self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._waiters: set[asyncio.Future[None]] = set()
         self._has_work = asyncio.Event()
         self._has_reason_to_connect = asyncio.Event()
@@ -283,7 +285,8 @@ class SyncedWallet:
         Each call makes a reader of its own. One that is more than 1,000 events behind loses the
         oldest.
         """
-        reader = _Reader(self._readers)
+        reader = _Reader()
+        self._readers.add(reader)
         reader.put(StatusChanged(self.status))
         return reader
 
@@ -814,12 +817,10 @@ class _Debounce:
 class _Reader(AsyncIterator[WalletEvent]):
     """One reader's events, the newest `EVENTS_MAX` of them."""
 
-    def __init__(self, readers: set[_Reader]) -> None:
-        self._readers = readers
+    def __init__(self) -> None:
         self._events: deque[WalletEvent] = deque(maxlen=EVENTS_MAX)
         self._has_event = asyncio.Event()
         self._ended = False
-        readers.add(self)
 
     def put(self, event: WalletEvent) -> None:
         self._events.append(event)
@@ -827,7 +828,6 @@ class _Reader(AsyncIterator[WalletEvent]):
 
     def end(self) -> None:
         self._ended = True
-        self._readers.discard(self)
         self._has_event.set()
 
     async def __anext__(self) -> WalletEvent:
