@@ -1,4 +1,4 @@
-"""A forgotten root password: the wallet on the server is gone, and a device that has it brings it."""
+"""A forgotten root password: the server has no wallet any more, and a device brings it back."""
 
 from __future__ import annotations
 
