@@ -594,8 +594,11 @@ class SyncedWallet:
             await asyncio.sleep(error.retry_after_ms / 1000 * (1 + random.random()))  # noqa: S311  # spreads those who were refused together
         except (InternalError, WalletExists):
             await asyncio.sleep(RETRY_S)
-        except (CallTimedOut, AnswerLost):
+        except AnswerLost:
             pass  # The session comes back, or ends, by itself.
+        except CallTimedOut:
+            if self._is_online():
+                raise  # What does not answer any more is left for a new connection.
 
     async def _carry_out(self, session: Session, action: Action) -> None:
         match action:
@@ -842,7 +845,7 @@ async def _finish_in_thread(function: Callable[..., R], *arguments: Any) -> R:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)
         raise
 
 
