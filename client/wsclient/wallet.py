@@ -211,6 +211,8 @@ class SyncedWallet:
         return f"<SyncedWallet in {self.folder}: {self.status}, sequence {self.sequence}{unsynced}>"
 
     async def __aenter__(self) -> Self:
+        if self._runner is not None:
+            raise RuntimeError("a SyncedWallet is entered once; make another for the same folder")
         self._store, opened_with = await self._open_folder()
         try:
             payload = self._store.load()

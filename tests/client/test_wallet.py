@@ -491,6 +491,14 @@ async def test_a_folder_is_one_processs_and_one_accounts(
         pass
 
 
+async def test_it_is_entered_once(device: Devices) -> None:
+    laptop = device("laptop")
+    async with laptop:
+        pass
+    with pytest.raises(RuntimeError, match="make another"):
+        await laptop.__aenter__()
+
+
 async def test_what_a_later_version_kept_is_left_alone(device: Devices, tmp_path: Path) -> None:
     async with device("laptop"):
         pass
