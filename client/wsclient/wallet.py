@@ -39,6 +39,7 @@ from wsclient.errors import (
     SessionEnded,
     StateRefused,
     TooManyRequests,
+    Unauthorized,
     WalletExists,
     WalletSyncError,
     WrongPassword,
@@ -476,7 +477,7 @@ class SyncedWallet:
         """Resumes, or logs in by the keys that are here or by the root password."""
         state = self._core.state
         change = state.password_change
-        if change is not None and await self._try_login(session, change.keys, changed=True):
+        if change is not None and await self._try_login(session, change.keys):
             return  # What was begun has been carried out.
         if state.token is not None and state.keys is not None:
             try:
@@ -489,16 +490,22 @@ class SyncedWallet:
         if state.keys is not None and not self._keys_are_old:
             if await self._try_login(session, state.keys):
                 return
+            if change is not None and await self._try_login(session, change.keys):
+                return  # What was begun has been carried out just now.
             self._keys_are_old = True
         await self._log_in_with_password(session)
 
-    async def _try_login(self, session: Session, keys: Keys, *, changed: bool = False) -> bool:
+    async def _try_login(self, session: Session, keys: Keys) -> bool:
         try:
             await session.login(keys, device_id=self.device_id, device_name=self._device_name)
         except BadCredentials:
             return False
-        if changed:
-            self._finish_password_change()
+        change = self._core.state.password_change
+        if change is not None and keys == change.keys:
+            self._finish_password_change(answered=False)
+        elif change is not None and keys != self._core.state.keys:
+            self._core.lose_password_change()
+            self._refusal = BadCredentials("another device changed the password first")
         self._begin(session, keys)
         await self._save()
         return True
@@ -520,9 +527,6 @@ class SyncedWallet:
                 last_used=None if state.keys is None else state.keys.kdf,
             )
             if await self._try_login(session, keys):
-                if state.password_change is not None:
-                    self._core.drop_password_change()
-                    self._refusal = BadCredentials("another device changed the password first")
                 store = self._opened_store()
                 self._tidy_passwords = functools.partial(store.keep_only_password, root_password)
                 self._core.dirty, self._keys_are_old = True, False
@@ -589,7 +593,8 @@ class SyncedWallet:
             await self._carry_out(session, action)
         except (ServiceUnavailable, TooManyRequests) as error:
             await asyncio.sleep(error.retry_after_ms / 1000 * (1 + random.random()))  # noqa: S311  # spreads those who were refused together
-        except (InternalError, WalletExists):
+        except (InternalError, Unauthorized, WalletExists):
+            # Whose token has ended is about to be told why: that ends this session.
             await asyncio.sleep(RETRY_S)
         except (CallTimedOut, AnswerLost):
             pass  # The session comes back, or ends, by itself.
@@ -649,10 +654,10 @@ class SyncedWallet:
                 self._refusal = error
                 self._tidy_passwords = self._opened_store().drop_newest_password
         else:
-            self._finish_password_change()
+            self._finish_password_change(answered=True)
 
-    def _finish_password_change(self) -> None:
-        self._core.finish_password_change()
+    def _finish_password_change(self, *, answered: bool) -> None:
+        self._core.finish_password_change(answered=answered)
         self._tidy_passwords = self._opened_store().keep_newest_password
 
     # What the above have in common.
@@ -844,5 +849,5 @@ async def _finish_in_thread(function: Callable[..., R], *arguments: Any) -> R:
 
 
 def _raise_if_passing(error: WalletSyncError) -> None:
-    if isinstance(error, (*_PASSING, WalletExists)):
+    if isinstance(error, (*_PASSING, Unauthorized, WalletExists)):
         raise error
