@@ -30,7 +30,7 @@ import wsclient
 from tools.local_server import run_server
 from wsclient import Contents, Keys, Session
 from wsclient.errors import Conflict
-from wsclient.merge import SEPARATOR, append_segment, merge_append_logs
+from wsclient.merge.append_log import SEPARATOR, append_segment, merge_append_logs
 from wsschema.messages import WalletState, WalletUpdated
 
 STEP_S: Final = 3.2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, assert_never, cast
 
 from wsschema.close_codes import CloseCode
 from wsschema.messages import Device
@@ -30,11 +30,61 @@ from wsserver.operations import DeviceRecord, Published, PushState
 from wsserver.session import Session
 
 if TYPE_CHECKING:
-    from wsserver.connection import Connection
     from wsserver.engine import Engine
 
 CALLS_IN_FLIGHT_MAX: Final = 32
 """Calls of one connection that may wait for something; its next messages wait unread meanwhile."""
+
+
+class Connection(Protocol):
+    """What a channel needs of its connection: see `wsserver.connection.Connection`."""
+
+    @property
+    def remote_address(self) -> str:
+        """IP address of the peer."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """Whether the peer reads more slowly than it is sent to."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """Whether it is over, or about to be: `send` does nothing then."""
+        ...
+
+    def send(self, payload: bytes) -> None:
+        """Send one text message."""
+        ...
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send what `wsserver.frames.encode_text_frame` made of one."""
+        ...
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close it after all that was sent."""
+        ...
+
+    def hold(self) -> None:
+        """Deliver no messages until `release`."""
+        ...
+
+    def release(self) -> None:
+        """Take up delivery again."""
+        ...
+
+    def authenticated(self) -> None:
+        """Stop the authentication clock for good, and take larger messages."""
+        ...
+
+    def restart_authentication_clock(self) -> None:
+        """Give the peer its whole time once more."""
+        ...
+
+    def stop_authentication_clock(self) -> None:
+        """Let the clock stand still until it is restarted."""
+        ...
 
 
 Entry = TypeVar("Entry", bound=Callable[..., None])

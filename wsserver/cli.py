@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, epoch
+from wsserver.commands import account, allowlist, back_up, epoch, restore
 from wsserver.config import PREFIX, Settings
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import Server, describe_url
@@ -34,8 +34,8 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for group in (account, allowlist, epoch):
-    main.add_command(group)
+for command in (account, allowlist, back_up, epoch, restore):
+    main.add_command(command)
 
 
 @main.command(epilog=EPILOG)

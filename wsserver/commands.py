@@ -7,19 +7,21 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 
 from wsschema.fields import Email, FieldError, lower_email
 from wsschema.times import format_time, time_from_ms
 from wsserver.options import config_option, fail, load_or_exit, setting_options
-from wsserver.store import operator
+from wsserver.store import backups, operator
 from wsserver.store.context import Context
 from wsserver.store.errors import NotFound, StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.operator import AccountRecord, OperatorDevice
+from wsserver.store.schema import SchemaTooNew
 from wsserver.store.sql import open_live_database, parse_url
 
 EPILOG = (
@@ -29,15 +31,15 @@ EPILOG = (
 Command = Callable[..., Any]
 
 
-def _command(group: click.Group, name: str) -> Callable[[Command], click.Command]:
-    """A command of the group on a database, which takes ``as_json`` and the settings' flags."""
+def _command(group: click.Group | None, name: str) -> Callable[[Command], click.Command]:
+    """A command on a database, of a group or of its own; takes ``as_json`` and settings' flags."""
 
     def decorate(command: Command) -> click.Command:
         command = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(
             command
         )
         command = setting_options("database_url")(config_option(command))
-        return group.command(name, epilog=EPILOG)(command)
+        return (click if group is None else group).command(name, epilog=EPILOG)(command)
 
     return decorate
 
@@ -375,18 +377,88 @@ def renew_epochs(keep_tokens: bool, as_json: bool, **flags: Any) -> None:
         click.echo(f"accounts with a new epoch: {renewed:,}; {ended}")
 
 
+@_command(None, "backup")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace FILE where it is there already.")
+def back_up(file: Path, overwrite: bool, as_json: bool, **flags: Any) -> None:
+    """Copy the database to FILE, served from or not.
+
+    The copy is whole and as of one moment: every push that was answered before the command began is
+    in it. FILE is there once it is complete, checked and on the disk, and for nobody but its owner
+    to read. Take it elsewhere, and put it back with `wsserver restore`.
+
+    \b
+    wsserver backup /var/backups/wallet-sync-$(date +%F).db
+    """
+    url = _find_url(flags)
+    with _progress("copying") as progress, _telling_failure():
+        size_bytes = backups.back_up(url, file, overwrite=overwrite, progress=progress)
+    if as_json:
+        _print_json({"file": str(file), "bytes": size_bytes})
+    else:
+        click.echo(f"{file}: {size_bytes:,} bytes")
+
+
+@_command(None, "restore")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--keep-tokens", is_flag=True, help="Leave devices logged in, revoked ones too.")
+@click.option("--replace", is_flag=True, help="Also where the database has accounts.")
+def restore(file: Path, keep_tokens: bool, replace: bool, as_json: bool, **flags: Any) -> None:
+    """Put a backup in the place of the data there are.
+
+    FILE is what `wsserver backup` made. Every account gets a new epoch, which tells its devices
+    that the data went back: they merge what they have with what is stored, and push, so that what
+    was pushed since the backup comes back from them. All devices are logged out, for one that was
+    revoked since would be back; --keep-tokens leaves them in.
+
+    The server must be stopped meanwhile. It is done whole, or, when it fails, not at all.
+
+    \b
+    wsserver restore /var/backups/wallet-sync-2026-11-25.db
+    """
+    url = _find_url(flags)
+    with _progress("restoring") as progress, _telling_failure():
+        count = backups.restore(
+            url, file, keep_tokens=keep_tokens, replace=replace, progress=progress
+        )
+    if as_json:
+        _print_json({"accounts": count, "tokensKept": keep_tokens})
+    else:
+        ended = "devices stay logged in" if keep_tokens else "all devices are logged out"
+        click.echo(f"accounts restored: {count:,}; {ended}")
+
+
 # What they share.
 
 
 @contextlib.contextmanager
 def _open(flags: dict[str, Any], *, reading: bool = False) -> Iterator[Connection]:
     """The database that the settings name, in a transaction; a sentence and exit 1 on failure."""
-    settings = load_or_exit(flags)
+    with _telling_failure(), open_live_database(_find_url(flags), reading=reading) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _telling_failure() -> Iterator[None]:
     try:
-        with open_live_database(parse_url(settings.database_url), reading=reading) as connection:
-            yield connection
-    except (StoreError, NotFound) as error:
+        yield
+    except (StoreError, NotFound, SchemaTooNew) as error:
         fail(str(error))
+
+
+def _find_url(flags: dict[str, Any]) -> URL:
+    settings = load_or_exit(flags)
+    with _telling_failure():
+        return parse_url(settings.database_url)
+
+
+@contextlib.contextmanager
+def _progress(label: str) -> Iterator[backups.Progress]:
+    """A bar on a terminal; elsewhere nothing."""
+    with click.progressbar(
+        length=1000, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
+    ) as bar:
+        yield lambda done, total: bar.update(1000 * done // max(1, total) - bar.pos)
 
 
 def _now_ms() -> int:

@@ -11,14 +11,13 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from wsschema.close_codes import CloseCode
 from wsschema.codec import encode_notification
 from wsschema.errors import RpcError, Unavailable
 from wsschema.messages import WalletUpdated
-from wsserver.channel import Channel
-from wsserver.connection import Connection
+from wsserver.channel import Channel, Connection
 from wsserver.frames import encode_text_frame
 from wsserver.hub import Hub
 from wsserver.metrics import Metrics
@@ -37,9 +36,7 @@ from wsserver.operations import (
     TokenOwner,
     events_of,
 )
-from wsserver.passwords import PasswordPool
 from wsserver.session import ServerFacts
-from wsserver.store.sql import SqlStore
 from wsserver.throttle import address_key
 
 logger = logging.getLogger(__name__)
@@ -66,6 +63,27 @@ R = TypeVar("R")
 Done = Callable[[Any], None]
 
 
+class Store(Protocol):
+    """What keeps accounts, tokens and wallets."""
+
+    def submit(self, operation: Operation[Any], done: Done) -> None:
+        """Perform it; its answer goes to `Engine.take_answer` with ``done``, never at once."""
+        ...
+
+
+class Passwords(Protocol):
+    """What hashes and checks passwords."""
+
+    def submit(
+        self,
+        operation: HashPassword | CheckPassword,
+        done: Done,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        """Perform it, if still wanted in its turn; ``done`` gets the answer, never at once."""
+        ...
+
+
 class Engine:
     """Mounts a channel on each connection, performs operations, publishes what they changed.
 
@@ -77,8 +95,8 @@ class Engine:
         self,
         *,
         facts: ServerFacts,
-        store: SqlStore,
-        passwords: PasswordPool,
+        store: Store,
+        passwords: Passwords,
         send_letter: Callable[[SendLetter], None],
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop | None = None,

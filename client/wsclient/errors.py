@@ -11,6 +11,7 @@
     │                               must not be repeated blindly
     ├── MessageTooLarge             the server takes no message as large as this
     ├── StateRefused                the server showed a state that contradicts what is known
+    ├── CannotMerge                 a wallet is nothing that the merge takes
     ├── WeakKdf                     the server asks for a weaker key derivation than accepted
     ├── FolderInUse                 another process has the folder of this wallet open
     ├── WrongPassword               neither root password nor local key opens the local state
@@ -70,6 +71,7 @@ __all__ = [
     "BadVerificationToken",
     "CallTimedOut",
     "CannotConnect",
+    "CannotMerge",
     "Conflict",
     "ConflictError",
     "FolderInUse",
@@ -183,6 +185,18 @@ class StateRefused(WalletSyncError):
     def __init__(self, reason: str, sequence: int, text: str) -> None:
         self.reason, self.sequence = reason, sequence
         super().__init__(f"refused state {sequence} from the server: {text}")
+
+
+class CannotMerge(WalletSyncError):
+    """``what`` ("mine", "theirs" or "the merged wallet") is nothing that the merge takes, or gives.
+
+    ``cause`` says why, and tells nothing of what is in the wallet. An application's own merge may
+    raise it too, as where theirs is of a later version than it reads.
+    """
+
+    def __init__(self, what: str, cause: str) -> None:
+        self.what, self.cause = what, cause
+        super().__init__(f"cannot merge: {what} {cause}")
 
 
 class WeakKdf(WalletSyncError):

@@ -39,7 +39,6 @@ from wsschema.messages import Kdf
 VERSION: Final = 1
 SLOTS_MAX: Final = 2
 """The root password of before and the one of after; each costs a wrong password one scrypt."""
-HEADER_BYTES_MAX: Final = 4096
 KEY_BYTES: Final = 32
 SALT_BYTES: Final = 16
 TAG_BYTES: Final = 16
@@ -232,7 +231,7 @@ def _make_folder(folder: Path, files: Files) -> None:
     """Makes the folder and what is missing above it, each durable before the next is made."""
     paths = []
     for path in (folder, *folder.parents):
-        # With the first that is there: an opening may have been cut short before it was durable.
+        # The first that is there, too: an opening cut short may have made it, and not synced it.
         paths.append(path)
         if files.exists(path):
             break
@@ -285,7 +284,7 @@ def _seal(local_key: bytes, slots: tuple[_Slot, ...], payload: bytes | None) -> 
 
 def _parse(content: bytes, folder: Path) -> _Sealed:
     header, newline, sealed = content.partition(b"\n")
-    if not newline or len(header) > HEADER_BYTES_MAX or len(sealed) < NONCE_BYTES + TAG_BYTES:
+    if not newline or len(sealed) < NONCE_BYTES + TAG_BYTES:
         raise _changed(folder)
     try:
         fields: Any = orjson.loads(header)

@@ -13,6 +13,7 @@ import inspect
 import os
 import random
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -199,7 +200,8 @@ class SyncedWallet:
         self._asks_latest = False
         self._refusal: WalletSyncError | None = None
         self._devices: dict[str, Device] = {}
-        self._readers: set[_Reader] = set()
+        # One that nobody holds any more is not kept for its events.
+        self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._waiters: set[asyncio.Future[None]] = set()
         self._has_work = asyncio.Event()
         self._has_reason_to_connect = asyncio.Event()
@@ -210,6 +212,8 @@ class SyncedWallet:
         return f"<SyncedWallet in {self.folder}: {self.status}, sequence {self.sequence}{unsynced}>"
 
     async def __aenter__(self) -> Self:
+        if self._runner is not None:
+            raise RuntimeError("a SyncedWallet is entered once; make another for the same folder")
         self._store, opened_with = await self._open_folder()
         try:
             payload = self._store.load()
@@ -284,7 +288,8 @@ class SyncedWallet:
         Each call makes a reader of its own. One that is more than 1,000 events behind loses the
         oldest.
         """
-        reader = _Reader(self._readers)
+        reader = _Reader()
+        self._readers.add(reader)
         reader.put(StatusChanged(self.status))
         return reader
 
@@ -514,9 +519,10 @@ class SyncedWallet:
         """By the root password that was given, or else by what is asked for."""
         state = self._core.state
         for _ in range(PASSWORD_ATTEMPTS_MAX):
-            root_password, self._root_password = self._root_password, None
-            if root_password is None:
-                root_password = await self._ask(PasswordNeeded("changed_elsewhere"))
+            # Kept until the server has said whether it is right: this may be cut short.
+            if self._root_password is None:
+                self._root_password = await self._ask(PasswordNeeded("changed_elsewhere"))
+            root_password = self._root_password
             if root_password is None:
                 break
             keys = await account.derive_keys(
@@ -526,7 +532,9 @@ class SyncedWallet:
                 minimum_kdf=self._minimum_kdf,
                 last_used=None if state.keys is None else state.keys.kdf,
             )
-            if await self._try_login(session, keys):
+            has_logged_in = await self._try_login(session, keys)
+            self._root_password = None
+            if has_logged_in:
                 store = self._opened_store()
                 self._tidy_passwords = functools.partial(store.keep_only_password, root_password)
                 self._core.dirty, self._keys_are_old = True, False
@@ -596,8 +604,11 @@ class SyncedWallet:
         except (InternalError, Unauthorized, WalletExists):
             # Whose token has ended is about to be told why: that ends this session.
             await asyncio.sleep(RETRY_S)
-        except (CallTimedOut, AnswerLost):
+        except AnswerLost:
             pass  # The session comes back, or ends, by itself.
+        except CallTimedOut:
+            if self._is_online():
+                raise  # What does not answer any more is left for a new connection.
 
     async def _carry_out(self, session: Session, action: Action) -> None:
         match action:
@@ -813,12 +824,10 @@ class _Debounce:
 class _Reader(AsyncIterator[WalletEvent]):
     """One reader's events, the newest `EVENTS_MAX` of them."""
 
-    def __init__(self, readers: set[_Reader]) -> None:
-        self._readers = readers
+    def __init__(self) -> None:
         self._events: deque[WalletEvent] = deque(maxlen=EVENTS_MAX)
         self._has_event = asyncio.Event()
         self._ended = False
-        readers.add(self)
 
     def put(self, event: WalletEvent) -> None:
         self._events.append(event)
@@ -826,7 +835,6 @@ class _Reader(AsyncIterator[WalletEvent]):
 
     def end(self) -> None:
         self._ended = True
-        self._readers.discard(self)
         self._has_event.set()
 
     async def __anext__(self) -> WalletEvent:
@@ -844,7 +852,7 @@ async def _finish_in_thread(function: Callable[..., R], *arguments: Any) -> R:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)
         raise
 
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
-Merge = Callable[[bytes | None, bytes, bytes], bytes | Awaitable[bytes]]
-"""(base, mine, theirs) -> merged; ``base`` is None where none is shared."""
+from wsclient.merge.three_way import take_only_change
 
 SEPARATOR: Final = ":"
+
+
+def append_log(base: bytes | None, mine: bytes, theirs: bytes) -> bytes:
+    """Their log, followed by what was appended to mine since ``base``. A `Merge`.
+
+    Devices converge, and every segment is kept; their order is that of the pushes. A log that two
+    devices made equal counts as one: let each segment have something of its own, as a time and a
+    device.
+    """
+    only_change = take_only_change(base, mine, theirs)
+    if only_change is not None:
+        return only_change
+    # Latin-1 has a character for every byte, and the separator is ASCII: any encoding may pass.
+    base_text = None if base is None else base.decode("latin-1")
+    merged = merge_append_logs(base_text, mine.decode("latin-1"), theirs.decode("latin-1"))
+    return merged.encode("latin-1")
 
 
 def append_segment(log: str, segment: str) -> str:

@@ -1,0 +1,32 @@
+"""Merging wallets: what two devices changed at the same time, put together. Pure.
+
+`JsonMerge`, `append_log` and `last_writer_wins` are each a `Merge`, and so is
+`wsclient.merge.text.merge_text`, which stands apart for its licence's sake.
+"""
+
+from wsclient.merge.append_log import append_log, append_segment, merge_append_logs
+from wsclient.merge.json_document import ABSENT
+from wsclient.merge.json_merge import (
+    JsonConflict,
+    JsonMerge,
+    keep_greatest,
+    keep_mine,
+    keep_newest,
+    keep_theirs,
+)
+from wsclient.merge.three_way import Merge, last_writer_wins
+
+__all__ = [
+    "ABSENT",
+    "JsonConflict",
+    "JsonMerge",
+    "Merge",
+    "append_log",
+    "append_segment",
+    "keep_greatest",
+    "keep_mine",
+    "keep_newest",
+    "keep_theirs",
+    "last_writer_wins",
+    "merge_append_logs",
+]
