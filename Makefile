@@ -21,7 +21,7 @@ UV := build/uv/bin/uv pip compile --no-config --universal --python-version 3.11 
 	--generate-hashes --no-strip-extras --quiet --custom-compile-command "make lock" $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo walkthrough test coverage bench bench-report check format lock clean
+.PHONY: help setup run demo walkthrough test coverage bench bench-report check docs format lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -82,6 +82,10 @@ check: setup ## Check style, types, the direction of imports, and known faults
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive wsserver client schema
 	@$(BIN)/python tools/audit.py
+
+docs: setup ## Build the documentation into build/docs, with its links checked
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/docs
+	@echo "The documentation is in build/docs/index.html"
 
 format: setup ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix

@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "docs/explanation" / name for name in ("threat-model.md", "owasp.md")]
+PAGES = [
+    ROOT / "docs/explanation" / name
+    for name in ("owasp.md", "threat-model.md", "what-the-server-can-do.md")
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -50,7 +50,7 @@ class Connection(Protocol):
         ...
 
     async def close(self) -> None:
-        """Closes it, within `CLOSING_TIMEOUT_S`."""
+        """Closes it, within ``CLOSING_TIMEOUT_S``."""
         ...
 
     def allow_messages_of(self, message_bytes: int) -> None:
@@ -81,7 +81,7 @@ class WebSocketConnection:
             raise _lost(closed) from None
 
     async def close(self) -> None:
-        """Closes it, within `CLOSING_TIMEOUT_S`."""
+        """Closes it, within ``CLOSING_TIMEOUT_S``."""
         try:
             await self._socket.close()
         except asyncio.CancelledError:

@@ -121,8 +121,8 @@ class SessionEnded(WalletSyncError):
     """The session is over and does not come back by itself.
 
     ``reason`` is the server's (``replaced``, ``password_changed``, ``bad_token``, ...), ``closed``
-    after the caller's own `close`, or ``close_1003`` and the like after a close code that says to
-    stay away.
+    after the caller's own `Session.close`, or ``close_1003`` and the like after a close code that
+    says to stay away.
     """
 
     def __init__(self, reason: str) -> None:
@@ -179,7 +179,8 @@ class StateRefused(WalletSyncError):
 
     ``reason``: ``bad_hmac`` (not made with this account's key), ``went_back`` (an older sequence
     under the same epoch), ``changed`` (another state under a sequence already seen), ``mismatched``
-    (not the state that was asked for), ``cannot_open`` (its seal does not open).
+    (not the state that was asked for), ``cannot_open`` (its seal does not open), ``overwritten``
+    (it does not come from what this device pushed), ``forked`` (nor from what another one did).
     """
 
     def __init__(self, reason: str, sequence: int, text: str) -> None:

@@ -13,6 +13,7 @@ import inspect
 import os
 import random
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -39,6 +40,7 @@ from wsclient.errors import (
     SessionEnded,
     StateRefused,
     TooManyRequests,
+    Unauthorized,
     WalletExists,
     WalletSyncError,
     WrongPassword,
@@ -198,7 +200,8 @@ class SyncedWallet:
         self._asks_latest = False
         self._refusal: WalletSyncError | None = None
         self._devices: dict[str, Device] = {}
-        self._readers: set[_Reader] = set()
+        # One that nobody holds any more is not kept for its events.
+        self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._waiters: set[asyncio.Future[None]] = set()
         self._has_work = asyncio.Event()
         self._has_reason_to_connect = asyncio.Event()
@@ -209,6 +212,8 @@ class SyncedWallet:
         return f"<SyncedWallet in {self.folder}: {self.status}, sequence {self.sequence}{unsynced}>"
 
     async def __aenter__(self) -> Self:
+        if self._runner is not None:
+            raise RuntimeError("a SyncedWallet is entered once; make another for the same folder")
         self._store, opened_with = await self._open_folder()
         try:
             payload = self._store.load()
@@ -283,7 +288,8 @@ class SyncedWallet:
         Each call makes a reader of its own. One that is more than 1,000 events behind loses the
         oldest.
         """
-        reader = _Reader(self._readers)
+        reader = _Reader()
+        self._readers.add(reader)
         reader.put(StatusChanged(self.status))
         return reader
 
@@ -476,7 +482,7 @@ class SyncedWallet:
         """Resumes, or logs in by the keys that are here or by the root password."""
         state = self._core.state
         change = state.password_change
-        if change is not None and await self._try_login(session, change.keys, changed=True):
+        if change is not None and await self._try_login(session, change.keys):
             return  # What was begun has been carried out.
         if state.token is not None and state.keys is not None:
             try:
@@ -489,16 +495,22 @@ class SyncedWallet:
         if state.keys is not None and not self._keys_are_old:
             if await self._try_login(session, state.keys):
                 return
+            if change is not None and await self._try_login(session, change.keys):
+                return  # What was begun has been carried out just now.
             self._keys_are_old = True
         await self._log_in_with_password(session)
 
-    async def _try_login(self, session: Session, keys: Keys, *, changed: bool = False) -> bool:
+    async def _try_login(self, session: Session, keys: Keys) -> bool:
         try:
             await session.login(keys, device_id=self.device_id, device_name=self._device_name)
         except BadCredentials:
             return False
-        if changed:
-            self._finish_password_change()
+        change = self._core.state.password_change
+        if change is not None and keys == change.keys:
+            self._finish_password_change(answered=False)
+        elif change is not None and keys != self._core.state.keys:
+            self._core.lose_password_change()
+            self._refusal = BadCredentials("another device changed the password first")
         self._begin(session, keys)
         await self._save()
         return True
@@ -523,9 +535,6 @@ class SyncedWallet:
             has_logged_in = await self._try_login(session, keys)
             self._root_password = None
             if has_logged_in:
-                if state.password_change is not None:
-                    self._core.drop_password_change()
-                    self._refusal = BadCredentials("another device changed the password first")
                 store = self._opened_store()
                 self._tidy_passwords = functools.partial(store.keep_only_password, root_password)
                 self._core.dirty, self._keys_are_old = True, False
@@ -592,7 +601,8 @@ class SyncedWallet:
             await self._carry_out(session, action)
         except (ServiceUnavailable, TooManyRequests) as error:
             await asyncio.sleep(error.retry_after_ms / 1000 * (1 + random.random()))  # noqa: S311  # spreads those who were refused together
-        except (InternalError, WalletExists):
+        except (InternalError, Unauthorized, WalletExists):
+            # Whose token has ended is about to be told why: that ends this session.
             await asyncio.sleep(RETRY_S)
         except AnswerLost:
             pass  # The session comes back, or ends, by itself.
@@ -655,10 +665,10 @@ class SyncedWallet:
                 self._refusal = error
                 self._tidy_passwords = self._opened_store().drop_newest_password
         else:
-            self._finish_password_change()
+            self._finish_password_change(answered=True)
 
-    def _finish_password_change(self) -> None:
-        self._core.finish_password_change()
+    def _finish_password_change(self, *, answered: bool) -> None:
+        self._core.finish_password_change(answered=answered)
         self._tidy_passwords = self._opened_store().keep_newest_password
 
     # What the above have in common.
@@ -814,12 +824,10 @@ class _Debounce:
 class _Reader(AsyncIterator[WalletEvent]):
     """One reader's events, the newest `EVENTS_MAX` of them."""
 
-    def __init__(self, readers: set[_Reader]) -> None:
-        self._readers = readers
+    def __init__(self) -> None:
         self._events: deque[WalletEvent] = deque(maxlen=EVENTS_MAX)
         self._has_event = asyncio.Event()
         self._ended = False
-        readers.add(self)
 
     def put(self, event: WalletEvent) -> None:
         self._events.append(event)
@@ -827,7 +835,6 @@ class _Reader(AsyncIterator[WalletEvent]):
 
     def end(self) -> None:
         self._ended = True
-        self._readers.discard(self)
         self._has_event.set()
 
     async def __anext__(self) -> WalletEvent:
@@ -850,5 +857,5 @@ async def _finish_in_thread(function: Callable[..., R], *arguments: Any) -> R:
 
 
 def _raise_if_passing(error: WalletSyncError) -> None:
-    if isinstance(error, (*_PASSING, WalletExists)):
+    if isinstance(error, (*_PASSING, Unauthorized, WalletExists)):
         raise error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -490,6 +491,14 @@ async def test_a_folder_is_one_processs_and_one_accounts(
         pass
 
 
+async def test_it_is_entered_once(device: Devices) -> None:
+    laptop = device("laptop")
+    async with laptop:
+        pass
+    with pytest.raises(RuntimeError, match="make another"):
+        await laptop.__aenter__()
+
+
 async def test_what_a_later_version_kept_is_left_alone(device: Devices, tmp_path: Path) -> None:
     async with device("laptop"):
         pass
@@ -556,6 +565,14 @@ async def test_a_reader_of_events_that_does_not_read_loses_the_oldest(device: De
     seen = [event.sequence async for event in events if isinstance(event, Pushed)]
     assert len(seen) <= EVENTS_MAX
     assert seen[-1] == EVENTS_MAX + 9
+
+
+async def test_a_reader_of_events_that_nobody_holds_is_not_kept(device: Devices) -> None:
+    async with device("laptop") as laptop:
+        laptop.events()
+        events = laptop.events()
+        gc.collect()
+        assert [*laptop._readers] == [events]
 
 
 async def test_what_it_is_shows_no_secret(device: Devices) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.testing.devices import EMAIL, PASSWORD, Device, log_in
 from wsclient import derive_keys
-from wsclient.errors import StateRefused, WeakKdf
+from wsclient.errors import Conflict, StateRefused, WeakKdf
 from wsclient.testing import TestServer
 from wsschema.messages import Kdf
 
@@ -60,12 +60,19 @@ async def test_a_push_is_overwritten_by_another_on_the_same_base(server: TestSer
         assert await expect_refusal(laptop) == "changed"
 
 
-async def test_only_a_push_that_would_have_been_stored_is_overwritten(server: TestServer) -> None:
+async def test_one_push_is_overwritten_and_only_one_that_would_be_stored(
+    server: TestServer,
+) -> None:
     async with log_in(server, "laptop") as laptop, log_in(server, "phone") as phone:
         server.lies.overwrite_next_push("laptop")
         await phone.push(1)
+        with pytest.raises(Conflict):
+            await laptop.push(1)
+        assert server.interceptors
         await laptop.push(2)
+
         assert server.stored(EMAIL).sequence == 1
+        assert not server.interceptors
 
 
 async def test_a_forked_device_is_alone_until_the_lie_ends(server: TestServer) -> None:

@@ -80,6 +80,16 @@ async def test_a_dropped_device_comes_back_and_misses_nothing(server: TestServer
         await server.until(lambda: phone.session.witness.sequence == 1)
 
 
+async def test_what_is_on_its_way_is_lost_with_the_connection(server: TestServer) -> None:
+    connection = await server.connect(server.url)
+    await connection.send(encode("server.ping"))
+    server.drop_connections()
+
+    assert await expect_close(connection) is None
+    with pytest.raises(ConnectionLost):
+        await connection.send(encode("server.ping"))
+
+
 async def test_a_refused_connection_says_so(server: TestServer) -> None:
     server.refuse_connections()
 
@@ -178,9 +188,20 @@ async def test_a_connection_that_is_held_for_too_long_is_found_dead() -> None:
         assert await expect_close(connection) is None
 
 
+async def test_a_connection_that_was_released_in_time_lives_on() -> None:
+    async with TestServer(silence_timeout_s=0.01) as server:
+        connection = await server.connect(server.url)
+        server.hold()
+        server.release()
+        await asyncio.sleep(0.03)
+
+        await connection.send(encode("server.ping"))
+
+
 async def test_a_stranger_is_cut_off_who_does_not_log_in() -> None:
     async with TestServer(authentication_timeout_s=0.01) as server:
         connection = await server.connect(server.url)
+        assert server.connections == (None,)
 
         assert await expect_close(connection) == 4408
         await server.until(lambda: not server.connections)
@@ -249,6 +270,15 @@ async def test_a_server_whose_device_does_not_read_does_not_read_either(
         await connection.receive()
     await server.until(lambda: len(server.calls) > before + unread)
     asking.cancel()
+
+
+async def test_a_device_that_read_slowly_is_told_of_the_newest_state(server: TestServer) -> None:
+    async with log_in(server, "laptop") as laptop, log_in(server, "phone") as phone:
+        server.hold("phone")
+        for sequence in range(1, 5):
+            await laptop.push(sequence, b"-" * (UNREAD_BYTES_MAX // 2))
+        server.release("phone")
+        await server.until(lambda: phone.session.witness.sequence == 4)
 
 
 async def test_a_batch_is_answered_as_one(server: TestServer) -> None:

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+HOW_TO = Path(__file__).parents[2] / "docs/how-to/test-your-app.md"
 TIMEOUT_S = 60
-
 PYTEST_INI = """
 [pytest]
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
 filterwarnings = error
 """
-APP_TESTS = """
-from wsclient.testing import TestServer
-
-async def test_that_takes_the_fixture(wallet_server):
-    await wallet_server.register("joe@example.com", "correct horse")
-    assert wallet_server.stored("joe@example.com").sequence == 0
-
-async def test_that_makes_its_own():
-    async with TestServer() as server:
-        await server.restart()
-"""
 
 
-def test_an_apps_tests_find_the_fixture_and_collect_no_server(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["wsclient.testing.pytest_plugin"]')
+def test_the_tests_of_the_how_to_pass(tmp_path: Path) -> None:
+    conftest, *tests = re.findall(r"^```python\n(.*?)^```", HOW_TO.read_text(), re.M | re.S)
     (tmp_path / "pytest.ini").write_text(PYTEST_INI)
-    (tmp_path / "test_app.py").write_text(APP_TESTS)
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_app.py").write_text("\n".join(tests))
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", tmp_path],
         cwd=tmp_path,
@@ -39,7 +30,7 @@ def test_an_apps_tests_find_the_fixture_and_collect_no_server(tmp_path: Path) ->
         timeout=TIMEOUT_S,
     )
 
-    assert "2 passed" in run.stdout, run.stdout + run.stderr
+    assert "5 passed" in run.stdout, run.stdout + run.stderr
 
 
 def test_without_the_extra_an_import_says_what_is_missing() -> None:

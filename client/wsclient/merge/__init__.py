@@ -1,7 +1,7 @@
 """Merging wallets: what two devices changed at the same time, put together. Pure.
 
 `JsonMerge`, `append_log` and `last_writer_wins` are each a `Merge`, and so is
-`wsclient.merge.text.merge_text`, which stands apart for its licence's sake.
+`wsclient.merge.text.merge_text`.
 """
 
 from wsclient.merge.append_log import append_log, append_segment, merge_append_logs

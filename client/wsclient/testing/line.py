@@ -1,6 +1,6 @@
 """A connection in memory: whole messages, with the limits, clocks and close codes of a real one.
 
-Left out is what an app can't tell: frames, the opening handshake, pings (but see `Network.hold`).
+Left out is what an app can't tell: frames, the opening handshake, pings (but see `Network`).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ CALLS_MAX: Final = 10_000
 """Calls that are kept in mind; past that the oldest is forgotten."""
 UNTIL_TIMEOUT_S: Final = 10.0
 UNTIL_INTERVAL_S: Final = 0.005
+"""How often `Network.until` looks while no message passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Network:
         self._sleep = sleep
         self._lines: dict[Line, None] = {}
         self._calls: deque[Asked] = deque(maxlen=CALLS_MAX)
-        self._refusing = True
+        self._is_down = True
+        self._is_refusing = False
         self._holds: dict[str | None, asyncio.TimerHandle] = {}
         self._delay_s: Callable[[], float] | None = None
         self._to_lose: list[tuple[str, str | None]] = []
@@ -91,7 +93,7 @@ class Network:
 
             await server.until(lambda: wallet.value == b"theirs")
 
-        It is looked at whenever a message passes, and now and then, for what an app does by itself.
+        It is looked at whenever a message passes, and now and then besides.
         """
         async with asyncio.timeout(timeout_s):
             while not condition():
@@ -104,7 +106,7 @@ class Network:
     async def connect(self, url: str) -> Connection:
         """A new connection, for `wsclient.Session`; raises CannotConnect when it is refused."""
         await asyncio.sleep(0)
-        if self._refusing:
+        if not self._is_reachable:
             raise CannotConnect(url, "nothing listens there (connection refused)")
         line = Line(self)
         line.channel = self.mount(line)
@@ -119,11 +121,11 @@ class Network:
 
     def refuse_connections(self) -> None:
         """From now on nobody can connect; who is connected stays."""
-        self._refusing = True
+        self._is_refusing = True
 
     def accept_connections(self) -> None:
         """From now on devices can connect again; those of `make_session` do so at once."""
-        self._refusing = False
+        self._is_refusing = False
         self.ring()
 
     def lose_next_answer(self, method: str, device_id: str | None = None) -> None:
@@ -221,6 +223,10 @@ class Network:
     def forget(self, line: Line) -> None:
         """It is gone."""
         self._lines.pop(line, None)
+
+    @property
+    def _is_reachable(self) -> bool:
+        return not (self._is_down or self._is_refusing)
 
     def _find(self, device_id: str | None) -> list[Line]:
         return [line for line in self._lines if device_id in (None, line.device_id)]

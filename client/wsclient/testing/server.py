@@ -87,7 +87,7 @@ class TestServer(Network):
     async def __aenter__(self) -> Self:
         await self.backend.start()
         self._cheap_keys.__enter__()
-        self.accept_connections()
+        self._is_down = False
         return self
 
     async def __aexit__(
@@ -99,7 +99,7 @@ class TestServer(Network):
         self.lies.stop()
         for held in tuple(self._holds):
             self.release(held)
-        self.refuse_connections()
+        self._is_down = True
         self.drop_connections()
         self._cheap_keys.__exit__(None, None, None)
         await self.backend.stop(abrupt=True)
@@ -148,8 +148,8 @@ class TestServer(Network):
     async def go_back(self, snapshot: Snapshot, *, announced: bool) -> None:
         """Puts a backup in place of all that is stored, and cuts every connection.
 
-        ``announced``: as `wsserver restore` does it: each account has a new epoch, every token has
-        ended. Not announced, the server claims that this is all there ever was: a rollback.
+        ``announced``: as ``wsserver restore`` does it: each account has a new epoch, every token
+        has ended. Not announced, the server claims that this is all there ever was: a rollback.
         """
         async with self._stopped(abrupt=True):
             self.backend.replace_memory(snapshot.memory, announced=announced)
@@ -170,17 +170,15 @@ class TestServer(Network):
 
     @contextlib.asynccontextmanager
     async def _stopped(self, *, abrupt: bool) -> AsyncIterator[None]:
-        refusing, self._refusing = self._refusing, True
-        try:
-            if abrupt:
-                self.drop_connections()
-            await self.backend.stop(abrupt=abrupt)
-            yield
-            self.backend.begin()
-        finally:
-            self._refusing = refusing
-            self.ring()
+        self._is_down = True
+        if abrupt:
+            self.drop_connections()
+        await self.backend.stop(abrupt=abrupt)
+        yield
+        self.backend.begin()
+        self._is_down = False
+        self.ring()
 
     async def _wait_for_server(self, after_s: float) -> None:
         await asyncio.sleep(0)
-        await self.wait(lambda: not self._refusing)
+        await self.wait(lambda: self._is_reachable)
