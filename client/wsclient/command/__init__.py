@@ -22,6 +22,6 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    from wsclient.command.running import run
+    from wsclient.command.cli import run
 
     return run(sys.argv[1:])

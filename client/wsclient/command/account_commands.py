@@ -30,9 +30,7 @@ from wsschema.fields import Email, FieldError, lower_email
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _read_email(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> str | None:
+def _read_email(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     if text is None:
         return None
     try:
@@ -138,7 +136,7 @@ async def register(
         return
     profile.save()
     invocation.console.show(
-        {**_to_document(profile), "verified": False},
+        {**profile.describe(), "verified": False},
         f"A mail is on its way to {email}. Follow its link, then: wsclient login",
     )
 
@@ -166,7 +164,9 @@ async def login(
     profile = _prepare_profile(invocation.profile_name, email, chosen)
     source = PasswordSource(password_file, password_stdin)
     root_password = source.read(f"Root password for {profile.email}")
-    await _log_in(invocation, profile, root_password, ask=None if source.is_terminal else ask_nobody)
+    await _log_in(
+        invocation, profile, root_password, ask=None if source.is_terminal else ask_nobody
+    )
 
 
 @command("passwd")
@@ -186,8 +186,8 @@ async def passwd(
     """Change the root password.
 
     The wallet is sealed anew in the same step, and its older versions are deleted, for the old
-    password opens them. Your other devices ask for the new one. With --password-stdin the first line
-    is the present password and the second the new one.
+    password opens them. Your other devices ask for the new one. With --password-stdin the first
+    line is the present password, and the second the new one.
 
     \b
     wsclient passwd
@@ -304,7 +304,7 @@ async def _log_in(
         raise
     invocation.console.show(
         {
-            **_to_document(profile),
+            **profile.describe(),
             "verified": True,
             "deviceId": wallet.device_id,
             "sequence": wallet.sequence,
@@ -328,12 +328,3 @@ async def _end_token(profile: Profile, timeout_s: float) -> Failure | None:
     except WalletSyncError as error:
         return describe_failure(error)
     return None
-
-
-def _to_document(profile: Profile) -> dict[str, Any]:
-    return {
-        "profile": profile.name,
-        "server": profile.server,
-        "email": profile.email,
-        "deviceName": profile.device_name,
-    }

@@ -26,15 +26,17 @@ class Console:
         else:
             click.echo(printable(text))
 
-    def show_next(self, document: dict[str, Any], text: str) -> None:
-        """One of several results, each a line, told at once."""
-        line = json.dumps(document, ensure_ascii=False) if self.as_json else printable(text)
-        click.echo(line)
+    def show_next(self, document: dict[str, Any], text: str, color: str | None = None) -> None:
+        """One of several results, told at once; each document is a line. Color: at a terminal."""
+        if self.as_json:
+            click.echo(json.dumps(document, ensure_ascii=False))
+        else:
+            click.secho(printable(text), fg=color)
         sys.stdout.flush()
 
     def write(self, value: bytes) -> None:
         """Bytes as they are; at a terminal, the prompt gets a line of its own."""
-        binary = click.get_binary_stream("stdout")
+        binary = sys.stdout.buffer
         binary.write(value)
         if sys.stdout.isatty() and not value.endswith(b"\n"):
             binary.write(b"\n")

@@ -223,8 +223,10 @@ class Examination:
         text = f"the certificate can't be trusted: {error.verify_message}"
         match error.verify_message:
             case "certificate has expired":
-                day = certificate.not_valid_after_utc
-                advice = f"it expired on {day:%Y-%m-%d}: the operator has to renew it; or this clock is ahead"
+                advice = (
+                    f"it did on {certificate.not_valid_after_utc:%Y-%m-%d}: the operator of the "
+                    "server has to renew it; or this machine's clock is ahead"
+                )
             case "certificate is not yet valid":
                 advice = "is this machine's clock right?"
             case message if "mismatch" in message:
@@ -266,7 +268,9 @@ class Examination:
                 info = session.info
                 text = f"{info.name} {info.version} speaks version {info.protocol}"
                 if info.protocol != PROTOCOL:
-                    advice = f"this client ({_own_version()}) speaks {PROTOCOL}: update the older one"
+                    advice = (
+                        f"this client ({_own_version()}) speaks {PROTOCOL}: update the older one"
+                    )
                     yield Finding("protocol", Verdict.BAD, text, advice, ExitCode.FAILED)
                     return
                 yield good("protocol", f"{text}; registration: {info.verification}")
@@ -327,7 +331,9 @@ def _judge_clock(opened: ClientConnection) -> Finding:
     if abs(ahead_s) <= CLOCK_TOLERANCE_S:
         return good("clock", "as the server's")
     text = f"{abs(ahead_s):,} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"
-    advice = "set this machine's clock by the network, or tell the operator that the server's is off"
+    advice = (
+        "set this machine's clock by the network, or tell the operator that the server's is off"
+    )
     return Finding("clock", Verdict.DOUBTFUL, text, advice)
 
 

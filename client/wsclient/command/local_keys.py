@@ -21,7 +21,7 @@ from wsclient.command.private_files import write_private
 SERVICE: Final = "wallet-sync"
 FILE: Final = "local-key"
 TRUSTED_PRIORITY: Final = 1
-"""Keyring gives less than this to what it does not recommend: plain files, and no keyring at all."""
+"""Keyring gives less to what it does not recommend: plain files, and no keyring at all."""
 
 logger = logging.getLogger(__name__)
 

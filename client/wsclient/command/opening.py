@@ -16,7 +16,6 @@ from wsclient.command.profiles import Profile
 from wsclient.crypto import DEFAULT_KDF
 from wsclient.wallet import AskPassword, SyncedWallet
 from wsclient.wallet_events import (
-    ConflictMerged,
     PasswordNeeded,
     Status,
     StatusChanged,
@@ -40,17 +39,24 @@ class OpenProfile:
     def __init__(self, profile: Profile, wallet: SyncedWallet, timeout_s: float) -> None:
         self.profile = profile
         self.wallet = wallet
-        self.offline_cause: str | None = None
-        """Why the last attempt to connect has failed; None while none has."""
-        self.merged = False
-        """Whether another device's change was merged with one of this device's."""
         self._timeout_s = timeout_s
+        self._offline_cause = ""
         self._was_online = False
         self._has_failed = asyncio.Event()
 
     async def pull(self) -> None:
         """Returns once the server's latest is here, and what is here is there."""
         await self.finish(self.wallet.pull())
+
+    async def try_pull(self) -> CommandFailed | None:
+        """Like `pull`, for what can go on without a connection: gives why there is none."""
+        try:
+            await self.pull()
+        except CommandFailed as error:
+            if error.failure.exit_code is not ExitCode.CANNOT_CONNECT:
+                raise
+            return error
+        return None
 
     async def sync(self) -> None:
         """Returns once the server has what is here."""
@@ -61,6 +67,7 @@ class OpenProfile:
 
         A connection that was there and got lost is, as long as the command may take.
         """
+        self._has_failed.clear()
         working = asyncio.ensure_future(work)
         failing = asyncio.create_task(self._has_failed.wait())
         try:
@@ -74,10 +81,10 @@ class OpenProfile:
         finally:
             failing.cancel()
             working.cancel()
-        if failing.done() and self.offline_cause is not None:
+        if self._has_failed.is_set():
             raise CommandFailed(
                 "cannot_connect",
-                self.offline_cause,
+                self._offline_cause,
                 "wsclient doctor finds out why",
                 ExitCode.CANNOT_CONNECT,
             )
@@ -88,18 +95,23 @@ class OpenProfile:
             ExitCode.CANNOT_CONNECT,
         )
 
+    async def events(self) -> AsyncIterator[WalletEvent]:
+        """What happens to the wallet from now on."""
+        events = self.wallet.events()
+        await anext(events)  # how it stands before anything was tried
+        async for event in events:
+            yield event
+
     async def watch(self, events: AsyncIterator[WalletEvent]) -> None:
         """Takes note of what happens, for as long as the wallet is open."""
         async for event in events:
             match event:
                 case StatusChanged(status=Status.SYNCING | Status.SYNCED):
-                    self._was_online, self.offline_cause = True, None
-                case StatusChanged(status=Status.OFFLINE, cause=str()):
-                    self.offline_cause = event.cause
+                    self._was_online = True
+                case StatusChanged(status=Status.OFFLINE, cause=str(cause)):
+                    self._offline_cause = cause
                     if not self._was_online:
                         self._has_failed.set()
-                case ConflictMerged():
-                    self.merged = True
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,6 @@ from typing import Final
 
 from wsclient.command.failures import CommandFailed, ExitCode
 
-
 OTHERS: Final = 0o077
 """What a file's mode allows to the group and to everyone."""
 

@@ -1,6 +1,6 @@
 """Profiles: which account of which server a command is about, and where this device keeps it.
 
-A profile is a folder: its settings, beside them the folder of the wallet (`SyncedWallet`'s, sealed).
+A profile is a folder: its settings, and beside them `SyncedWallet`'s own folder, sealed.
 """
 
 from __future__ import annotations
@@ -68,6 +68,15 @@ class Profile:
             ) from None
         except (ValueError, TypeError):
             raise CommandFailed("profile_damaged", f"{path} is no profile's settings") from None
+
+    def describe(self) -> dict[str, str]:
+        """What tells it apart, as a document."""
+        return {
+            "profile": self.name,
+            "server": self.server,
+            "email": self.email,
+            "deviceName": self.device_name,
+        }
 
     def save(self) -> None:
         """Keeps the settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,9 +13,9 @@ from typing import Any, Final
 
 import click
 
+from wsclient.command import passwords
 from wsclient.command.console import Console
 from wsclient.command.failures import ExitCode, Failure, describe_failure
-from wsclient.command.passwords import can_ask, interruptible
 from wsclient.command.profiles import DEFAULT_PROFILE, Profile, list_profiles
 
 TIMEOUT_S: Final = 30.0
@@ -108,14 +109,16 @@ yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
 def confirm(question: str) -> None:
     """Returns when the person at the terminal says yes; ends the command otherwise."""
-    if not can_ask():
+    if not passwords.can_ask():
         raise click.UsageError("there is no terminal at which to ask; --yes says yes")
-    with interruptible():
+    with passwords.interruptible():
         click.confirm(question, abort=True, err=True)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command that the arguments name, and gives its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # better a mark that is lost than a command
     try:
         code = wsclient.main([*arguments], prog_name="wsclient", standalone_mode=False)
     except click.Abort:
