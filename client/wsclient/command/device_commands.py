@@ -54,8 +54,9 @@ async def list_devices(invocation: Invocation) -> None:
 async def revoke(invocation: Invocation, device: str) -> None:
     """End a lost device's session, and take it off the list.
 
-    DEVICE is its id, as of `wsclient devices`, or as much of its beginning as no other one has.
-    Whoever knows the root password can log in again: change that, too.
+    DEVICE is its id, as of `wsclient devices`, or as much of its beginning as no other one has. If
+    the device is in wrong hands, change the root password too: until then what it keeps lets it log
+    in again.
 
     \b
     wsclient revoke 3f9c
