@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -84,10 +83,6 @@ class Terminal:
     def screen(self) -> list[str]:
         """The lines that can be seen, and those that were scrolled away above them."""
         return draw(self.written)
-
-    def interrupt(self) -> None:
-        """Ctrl-C from elsewhere."""
-        self.process.send_signal(signal.SIGINT)
 
     def _read(self, deadline_s: float) -> bool:
         """Reads some more; False at the end."""

@@ -178,7 +178,7 @@ class Examination:
                 failed.append(f"{address}: {_describe(error)}")
             else:
                 reached.append(f"{address} in {(time.perf_counter() - begun_s) * 1000:.0f} ms")
-                writer.close()
+                writer.transport.abort()  # nothing was said
         if not reached:
             advice = f"does the server run, does it listen on port {port}, and lets a firewall it?"
             return Finding("tcp", Verdict.BAD, f"port {port}: {'; '.join(failed)}", advice)
