@@ -14,12 +14,13 @@ from typing import Any
 
 import keyring
 import pytest
+from keyring.backend import KeyringBackend
 from keyring.backends.null import Keyring as NoKeyring
 
 from tests.e2e.serving import ServerProcess
 from tools.local_server import run_server
 from wsclient.command import opening
-from wsclient.command.cli import run
+from wsclient.command.cli import run, wsclient
 from wsschema.messages import Kdf
 
 PASSWORD = "correct horse battery staple"
@@ -42,6 +43,33 @@ class Said:
     def lines(self) -> list[Any]:
         """The JSON documents, one a line."""
         return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+class MemoryKeyring(KeyringBackend):
+    """A keyring that protects what it is given, as far as anybody can tell."""
+
+    priority: Any = 5
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.kept: dict[str, str] = {}
+        self.error = error
+        """What it fails with from now on."""
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self._fail()
+        self.kept[username] = password
+
+    def get_password(self, service: str, username: str) -> str | None:
+        self._fail()
+        return self.kept.get(username)
+
+    def delete_password(self, service: str, username: str) -> None:
+        self._fail()
+        del self.kept[username]
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
 
 
 class User:
@@ -76,8 +104,13 @@ class User:
         return said
 
     def run_json(self, *arguments: str, **how: Any) -> Any:
-        """The document that the command prints."""
-        return self.run(*arguments, "--json", **how).document
+        """The document that the command prints, of the members that its help names."""
+        document = self.run(*arguments, "--json", **how).document
+        named = wsclient.commands[arguments[0]].epilog or ""
+        members = named.partition("{")[2].partition("}")[0].split(", ")
+        assert {each for each in members if not each.endswith("?")} <= document.keys()
+        assert document.keys() <= {each.removesuffix("?") for each in members}
+        return document
 
     def register(self, email: str, *options: str) -> None:
         self.email = email

@@ -10,30 +10,12 @@ from pathlib import Path
 
 import keyring
 import pytest
-from keyring.backend import KeyringBackend
+from keyring.errors import KeyringLocked
 
-from tests.command.conftest import PASSWORD, WEAK_KDF, MakeUser, User
+from tests.command.conftest import PASSWORD, WEAK_KDF, MakeUser, MemoryKeyring, User
 from tests.e2e.serving import ServerProcess
 from wsclient.command import opening
 from wsclient.crypto import DEFAULT_KDF
-
-
-class MemoryKeyring(KeyringBackend):
-    """A keyring that protects what it is given, as far as anybody can tell."""
-
-    priority = 5
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.kept.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.kept[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.kept[service, username]
 
 
 @pytest.fixture
@@ -146,8 +128,11 @@ def test_the_key_is_kept_in_the_keyring_where_there_is_one(
     assert len(system_keyring.kept) == 1
     assert not any(path.name == "local-key" for path in files_of(joe))
 
+    system_keyring.error = KeyringLocked("it is locked")
+    assert joe.run("pull", "--json", code=4).document["error"]["reason"] == "keyring_failed"
+    joe.run("logout", code=4)
+    system_keyring.error = None
     joe.run("logout")
-
     assert system_keyring.kept == {}
 
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -72,7 +72,7 @@ def _profile_options(function: F) -> F:
             "--merge",
             type=click.Choice([*MERGES]),
             help="How to merge what two devices changed: "
-            + "; ".join(f"{kind}: {how}" for kind, how in MERGES.items())
+            + ", ".join(f"{kind} ({how})" for kind, how in MERGES.items())
             + ".  [default: auto]",
         ),
         click.option(
@@ -102,7 +102,13 @@ def _password_options(function: F) -> F:
     )(function)
 
 
-@command("register")
+_LOGGED_IN: Final = (
+    *("profile", "server", "email", "deviceName", "verified"),
+    *("deviceId?", "sequence?", "keyIn?"),
+)
+
+
+@command("register", *_LOGGED_IN)
 @click.argument("email", callback=_read_email)
 @_profile_options
 @_password_options
@@ -141,7 +147,7 @@ async def register(
     )
 
 
-@command("login")
+@command("login", *_LOGGED_IN)
 @click.argument("email", required=False, callback=_read_email)
 @_profile_options
 @_password_options
@@ -169,7 +175,7 @@ async def login(
     )
 
 
-@command("passwd")
+@command("passwd", "changed")
 @click.option(
     "--new-password-file",
     metavar="FILE",
@@ -204,7 +210,7 @@ async def passwd(
     invocation.console.show({"changed": True}, "The root password is changed.")
 
 
-@command("logout")
+@command("logout", "loggedOut", "forgotten")
 @click.option("--forget", is_flag=True, help="Also delete what this device keeps of the wallet.")
 @yes_option
 async def logout(invocation: Invocation, forget: bool, yes: bool) -> None:
@@ -235,10 +241,12 @@ async def logout(invocation: Invocation, forget: bool, yes: bool) -> None:
     invocation.console.show({"loggedOut": True, "forgotten": forget}, f"Logged out; {kept}.")
 
 
-@command("delete")
+@command("delete", "deleted")
 @yes_option
 async def delete(invocation: Invocation, yes: bool) -> None:
-    """Delete the account and its wallet for good, on the server and here.
+    """Delete the account and its wallet for good.
+
+    It is gone from the server and from here; your other devices keep what they have.
 
     \b
     wsclient pull backup.json && wsclient delete

@@ -1,6 +1,14 @@
-"""The command with all of its commands, in the order in which the help lists them."""
+"""The command with all of its commands."""
 
-from wsclient.command import account_commands, device_commands, wallet_commands
+# Its help lists them in the order in which they are defined, module by module.
+from wsclient.command import account_commands, content_commands, device_commands, tool_commands
 from wsclient.command.running import run, wsclient
 
-__all__ = ["account_commands", "device_commands", "run", "wallet_commands", "wsclient"]
+__all__ = [
+    "account_commands",
+    "content_commands",
+    "device_commands",
+    "run",
+    "tool_commands",
+    "wsclient",
+]

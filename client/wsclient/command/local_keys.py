@@ -14,8 +14,9 @@ from typing import Final, Literal
 import keyring
 from keyring.backend import KeyringBackend
 from keyring.backends import chainer, fail, null
-from keyring.errors import KeyringError, PasswordDeleteError
+from keyring.errors import KeyringError
 
+from wsclient.command.failures import CommandFailed, ExitCode
 from wsclient.command.private_files import write_private
 
 SERVICE: Final = "wallet-sync"
@@ -60,9 +61,11 @@ class LocalKeys:
         """Removes the key from wherever it is kept."""
         self._file.unlink(missing_ok=True)
         ring = find_keyring()
-        if ring is not None:
-            with contextlib.suppress(PasswordDeleteError):
+        if ring is not None and self._ask(ring) is not None:
+            try:
                 ring.delete_password(SERVICE, self._user)
+            except (KeyringError, OSError) as error:
+                raise _no_answer(error) from None
 
     @property
     def place(self) -> Literal["keyring", "file"] | None:
@@ -75,10 +78,22 @@ class LocalKeys:
         with contextlib.suppress(FileNotFoundError):
             return self._file.read_text()
         ring = find_keyring()
-        if ring is not None:
-            with contextlib.suppress(KeyringError, OSError):
-                return ring.get_password(SERVICE, self._user)
-        return None
+        return None if ring is None else self._ask(ring)
+
+    def _ask(self, ring: KeyringBackend) -> str | None:
+        try:
+            return ring.get_password(SERVICE, self._user)
+        except (KeyringError, OSError) as error:
+            raise _no_answer(error) from None
+
+
+def _no_answer(error: Exception) -> CommandFailed:
+    return CommandFailed(
+        "keyring_failed",
+        f"the system keyring does not answer: {error}",
+        "unlock it, and try again",
+        ExitCode.NOT_LOGGED_IN,
+    )
 
 
 def find_keyring() -> KeyringBackend | None:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 MERGES: Final = {
     "auto": "JSON where the wallet is JSON, else text where it is UTF-8, else the newest",
-    "json": "member by member; of what both changed, the greater value",
-    "text": "line by line; of what both changed, both",
-    "newest": "as a whole: the wallet of the device that pushes last",
+    "json": "by member, and of what both changed the greater value",
+    "text": "by line, and of what both changed both",
+    "newest": "as a whole, the wallet of the device that pushes last",
 }
 """What --merge takes, and how each merges by itself, in the background."""
 

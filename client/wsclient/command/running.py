@@ -18,7 +18,7 @@ from wsclient.command.console import Console
 from wsclient.command.failures import ExitCode, Failure, describe_failure
 from wsclient.command.profiles import DEFAULT_PROFILE, Profile, list_profiles
 
-TIMEOUT_S: Final = 30.0
+TIMEOUT_S: Final = 30
 
 Function = Callable[..., Awaitable[ExitCode | None]]
 
@@ -56,8 +56,13 @@ class Invocation:
         return Profile.load(self.profile_name)
 
 
-def command(name: str) -> Callable[[Function], click.Command]:
-    """The command of that name, from a function of an `Invocation` and its own parameters."""
+def command(name: str, *members: str) -> Callable[[Function], click.Command]:
+    """The command of that name, from a function of an `Invocation` and its own parameters.
+
+    ``members`` are those of the document that it prints with --json; one with a ``?`` may be
+    missing.
+    """
+    epilog = f"--json prints {{{', '.join(members)}}}." if members else None
 
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
@@ -68,8 +73,8 @@ def command(name: str) -> Callable[[Function], click.Command]:
             invocation = Invocation(console, profile_name, timeout_s)
             return _run_to_its_end(console, functools.partial(function, invocation, **parameters))
 
-        made = wsclient.command(name)(run_command)
-        made.params.extend(_COMMON_OPTIONS)  # behind its own
+        made = wsclient.command(name, epilog=epilog)(run_command)
+        made.params.extend(COMMON_OPTIONS)  # behind its own
         return made
 
     return decorate
@@ -81,7 +86,7 @@ def _complete_profile(
     return [name for name in list_profiles() if name.startswith(incomplete)]
 
 
-_COMMON_OPTIONS: Final = (
+COMMON_OPTIONS: Final = (
     click.Option(
         ["--profile", "profile_name"],
         metavar="NAME",

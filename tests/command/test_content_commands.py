@@ -10,7 +10,7 @@ import pytest
 
 from tests.command.conftest import MakeUser, User
 from tests.e2e.serving import ServerProcess
-from wsclient.command import wallet_commands
+from wsclient.command import content_commands
 
 
 def test_what_one_device_pushes_another_one_pulls(joe: User, joes_phone: User) -> None:
@@ -250,7 +250,7 @@ def _stop(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("text", ['{"a":1}', '{\n"a":1}\n', "[]"])
 def test_json_is_laid_out_for_the_editor_and_means_the_same(text: str) -> None:
-    shown = wallet_commands._lay_out(text.encode())
+    shown = content_commands._lay_out(text.encode())
 
     assert json.loads(shown) == json.loads(text)
     assert shown.endswith(b"\n") or shown == text.encode()

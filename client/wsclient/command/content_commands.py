@@ -45,7 +45,7 @@ _prefer_option = click.option(
 )
 
 
-@command("push")
+@command("push", "changed", "merged", "sequence")
 @click.argument("file", type=click.Path(allow_dash=True, dir_okay=False, exists=True))
 @_prefer_option
 @click.option("--replace", is_flag=True, help="Merge nothing: the wallet is what FILE says.")
@@ -98,7 +98,7 @@ async def push(invocation: Invocation, file: str, prefer: Prefer | None, replace
     )
 
 
-@command("pull")
+@command("pull", "sequence", "wallet?", "encoding?", "file?", "bytes?")
 @click.argument("file", required=False, type=click.Path(dir_okay=False))
 @click.option("--offline", is_flag=True, help="Give what is here, and ask no server.")
 async def pull(invocation: Invocation, file: str | None, offline: bool) -> None:
@@ -135,13 +135,13 @@ async def pull(invocation: Invocation, file: str | None, offline: bool) -> None:
     copies.remember(_name_copy(file or STDIO, sys.stdout), value)
 
 
-@command("edit")
+@command("edit", "changed", "sequence?")
 async def edit(invocation: Invocation) -> None:
-    """Change the wallet in your editor ($VISUAL, $EDITOR), and push it.
+    """Change the wallet in your editor, and push it.
 
-    The file that the editor works on is nobody else's to read, and gone afterwards. What other
-    devices change meanwhile is merged with it; where you changed the same, yours counts, and theirs
-    stays in the history. A file that you leave as it was pushes nothing.
+    The editor is $VISUAL or $EDITOR. The file that it works on is nobody else's to read, and gone
+    afterwards. What other devices change meanwhile is merged with it; where you changed the same,
+    yours counts, and theirs stays in the history. A file that you leave as it was pushes nothing.
 
     \b
     wsclient edit
@@ -169,10 +169,12 @@ async def edit(invocation: Invocation) -> None:
     invocation.console.show({"changed": True, "sequence": sequence}, f"pushed, sequence {sequence}")
 
 
-@command("watch")
+@command("watch", "at", "event", "...")
 @click.option("--values", is_flag=True, help="With --json: put the wallet into its changes.")
 async def watch(invocation: Invocation, values: bool) -> None:
-    """Tell what happens to the wallet, a line an event, until Ctrl-C.
+    """Tell what happens to the wallet, until Ctrl-C.
+
+    Each event is a line, with --json a document in a line.
 
     \b
     wsclient watch
@@ -189,7 +191,7 @@ async def watch(invocation: Invocation, values: bool) -> None:
                 raise event.error
 
 
-@command("history")
+@command("history", "versions")
 @click.option(
     "--limit",
     type=click.IntRange(1, HISTORY_LIMIT_MAX),
@@ -198,7 +200,7 @@ async def watch(invocation: Invocation, values: bool) -> None:
     help="How many versions, at most.",
 )
 async def history(invocation: Invocation, limit: int) -> None:
-    """List the versions of the wallet that the server keeps, newest first.
+    """List the versions that the server keeps, newest first.
 
     \b
     wsclient history
@@ -222,7 +224,7 @@ async def history(invocation: Invocation, limit: int) -> None:
     )
 
 
-@command("restore")
+@command("restore", "restored", "changed", "sequence")
 @click.argument("sequence", type=click.IntRange(min=1))
 async def restore(invocation: Invocation, sequence: int) -> None:
     """Make an older version, as of `wsclient history`, the next one.
@@ -246,7 +248,7 @@ async def restore(invocation: Invocation, sequence: int) -> None:
     )
 
 
-@command("recover")
+@command("recover", "recovered", "sequence")
 @yes_option
 async def recover(invocation: Invocation, yes: bool) -> None:
     """Believe a server that showed what cannot be, and go on.
