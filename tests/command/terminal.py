@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pty
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 WAIT_S: Final = 60.0
+PATIENCE_S: Final = 10.0
 ROWS: Final = 24
 COLUMNS: Final = 100
 
@@ -72,12 +74,24 @@ class Terminal:
         """Keys are pressed."""
         os.write(self._main, text.encode())
 
-    def wait(self) -> int:
+    def wait(self, timeout_s: float = WAIT_S) -> int:
         """The exit code, once the program has ended."""
-        deadline_s = time.monotonic() + WAIT_S
+        deadline_s = time.monotonic() + timeout_s
         while self._read(deadline_s):
             pass
         return self.process.wait(WAIT_S)
+
+    def interrupt(self) -> int:
+        """Ctrl-C; gives the exit code.
+
+        It is pressed again where it is not heard: Python may miss one that comes in the moment
+        before it begins to wait for a key.
+        """
+        for _ in range(round(WAIT_S / PATIENCE_S)):
+            self.type("\x03")
+            with contextlib.suppress(AssertionError):
+                return self.wait(PATIENCE_S)
+        raise AssertionError(f"it goes on after {self.written[self._seen :]!r}")
 
     @property
     def screen(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import stat
 
 import pytest
@@ -242,15 +243,26 @@ def test_a_server_that_went_back_in_time_is_caught_until_it_is_believed(
 
 def _stop(server: ServerProcess) -> None:
     """Ends it so that all is in the one file."""
-    import signal
-
     server.signal(signal.SIGTERM)
     assert asyncio.run(server.wait()) == 0
 
 
-@pytest.mark.parametrize("text", ['{"a":1}', '{\n"a":1}\n', "[]"])
-def test_json_is_laid_out_for_the_editor_and_means_the_same(text: str) -> None:
-    shown = content_commands._lay_out(text.encode())
+def test_a_first_wallet_that_the_server_refuses_makes_room_for_the_next(joe: User) -> None:
+    joe.push("x" * 300_000, code=1)
 
-    assert json.loads(shown) == json.loads(text)
-    assert shown.endswith(b"\n") or shown == text.encode()
+    joe.run("devices")
+    joe.push("small", "--replace")
+
+    assert joe.pull() == "small"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"b":1,"a":"\u00e4"}', '{\n  "b": 1,\n  "a": "\u00e4"\n}\n'),
+        ('{\n"a":1}\n', '{\n"a":1}\n'),
+        ('{"amount":0.1000000000000000055}', '{"amount":0.1000000000000000055}'),
+    ],
+)
+def test_json_is_laid_out_for_the_editor_and_loses_nothing(text: str, shown: str) -> None:
+    assert content_commands._lay_out(text.encode()).decode() == shown

@@ -12,6 +12,7 @@ from pathlib import Path
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
+from keyring.backends.chainer import ChainerBackend
 from keyring.backends.fail import Keyring as FailKeyring
 from keyring.errors import KeyringLocked
 from packaging.requirements import Requirement
@@ -20,7 +21,7 @@ from tests.command.conftest import MemoryKeyring
 from wsclient import command
 from wsclient.command.console import printable, tabulate
 from wsclient.command.failures import CommandFailed, ExitCode, describe_failure
-from wsclient.command.local_keys import FILE, LocalKeys
+from wsclient.command.local_keys import FILE, LocalKeys, find_keyring
 from wsclient.command.merging import find_form, make_merge, merge_copy
 from wsclient.command.private_files import write_private
 from wsclient.command.telling import describe_event, encode_event
@@ -91,6 +92,19 @@ def test_a_keyring_that_protects_nothing_gets_no_key(tmp_path: Path, ring: Keyri
     assert keys.find() == KEY
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
     assert not getattr(ring, "kept", None)
+
+
+def test_a_chain_of_keyrings_is_trusted_as_its_weakest(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = ChainerBackend()  # type: ignore[no-untyped-call]  # the library's own
+    keyring.set_keyring(chain)
+
+    for links, trusted in (
+        ([MemoryKeyring()], True),
+        ([MemoryKeyring(), PlaintextKeyring()], False),
+        ([], False),
+    ):
+        monkeypatch.setattr(ChainerBackend, "backends", links)
+        assert (find_keyring() is chain) is trusted
 
 
 def test_a_key_in_a_file_is_forgotten(tmp_path: Path) -> None:

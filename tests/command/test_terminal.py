@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.command.conftest import PASSWORD, User
+from tests.command.conftest import PASSWORD, MakeUser, User
 from tests.command.terminal import WAIT_S, Terminal
+from wsclient.command import opening
+from wsclient.crypto import DEFAULT_KDF
 
 COMMAND = [
     sys.executable,
@@ -57,6 +59,23 @@ def test_a_password_that_is_typed_is_not_seen(joe: User) -> None:
     assert PASSWORD not in terminal.written
 
 
+def test_a_typo_in_a_password_is_no_end(
+    make_user: MakeUser, email: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laptop, phone = make_user("laptop"), make_user("phone")
+    monkeypatch.setattr(opening, "MINIMUM_KDF", DEFAULT_KDF)  # as it is in another process
+    laptop.register(email)
+
+    with open_terminal(phone, "login", email) as terminal:
+        terminal.expect("Root password")
+        terminal.type("a tpyo\r")
+        terminal.expect("The account has another root password. That one: ")
+        terminal.type(f"{PASSWORD}\r")
+
+        assert terminal.wait() == 0
+    assert phone.run_json("status")["online"] is True
+
+
 def test_a_new_password_is_typed_twice_the_same(joe: User) -> None:
     with open_terminal(joe, "passwd") as terminal:
         terminal.expect("Present root password: ")
@@ -82,7 +101,7 @@ def test_a_password_that_was_changed_elsewhere_is_asked_for_at_the_terminal(
     joe.run("passwd", "--password-stdin", typed=f"{PASSWORD}\nnew one\n")
 
     with open_terminal(joes_phone, "pull") as terminal:
-        terminal.expect("The root password of the account, as it is now: ")
+        terminal.expect("The account has another root password. That one: ")
         terminal.type("new one\r")
         terminal.expect("one")
 
@@ -90,11 +109,18 @@ def test_a_password_that_was_changed_elsewhere_is_asked_for_at_the_terminal(
     assert joes_phone.pull() == "one"
 
 
-@pytest.mark.parametrize("key", ["\x03", "\x04"])
-def test_a_prompt_ends_at_ctrl_c_and_ctrl_d(joe: User, key: str) -> None:
+def test_a_prompt_ends_at_ctrl_c(joe: User) -> None:
     with open_terminal(joe, "login") as terminal:
         terminal.expect("Root password")
-        terminal.type(key)
+
+        assert terminal.interrupt() == 130
+    assert "Traceback" not in terminal.written
+
+
+def test_a_prompt_ends_at_ctrl_d(joe: User) -> None:
+    with open_terminal(joe, "login") as terminal:
+        terminal.expect("Root password")
+        terminal.type("\x04")
 
         assert terminal.wait() == 130
     assert "Traceback" not in terminal.written
@@ -105,20 +131,22 @@ def test_a_prompt_in_the_midst_of_a_sync_ends_at_ctrl_c(joe: User, joes_phone: U
     joe.run("passwd", "--password-stdin", typed=f"{PASSWORD}\nnew one\n")
 
     with open_terminal(joes_phone, "pull") as terminal:
-        terminal.expect("as it is now: ")
-        terminal.type("\x03")
+        terminal.expect("That one: ")
 
-        assert terminal.wait() == 130
+        assert terminal.interrupt() == 130
     assert "Traceback" not in terminal.written
 
 
-def test_a_question_ends_at_ctrl_c_and_at_no(joe: User) -> None:
-    for key in ("\x03", "n\r"):
-        with open_terminal(joe, "delete") as terminal:
-            terminal.expect("[y/N]")
-            terminal.type(key)
+def test_a_question_that_is_not_answered_with_yes_does_nothing(joe: User) -> None:
+    with open_terminal(joe, "delete") as terminal:
+        terminal.expect("[y/N]")
+        terminal.type("\r")
 
-            assert terminal.wait() == 130
+        assert terminal.wait() == 1
+    with open_terminal(joe, "delete") as terminal:
+        terminal.expect("[y/N]")
+
+        assert terminal.interrupt() == 130
     joe.run("status")
 
 
@@ -127,9 +155,8 @@ def test_watching_tells_each_event_and_ends_at_ctrl_c(joe: User, joes_phone: Use
         terminal.expect("synced")
         joes_phone.push("what nobody else may read")
         terminal.expect("changed by")
-        terminal.type("\x03")
 
-        assert terminal.wait() == 130
+        assert terminal.interrupt() == 130
     assert "nobody else" not in terminal.written
     assert "Traceback" not in terminal.written
 
@@ -237,14 +264,13 @@ def test_a_ctrl_c_in_the_editor_is_the_editors(joe: User) -> None:
     joe.push('{"a":1}')
     editor = write_editor(
         joe,
-        "print('ready', flush=True)\n"
-        "try:\n    input()\nexcept KeyboardInterrupt:\n    path.write_text('{\"a\":2}')",
+        "try:\n    print('ready', flush=True)\n    input()\n"
+        "except KeyboardInterrupt:\n    path.write_text('{\"a\":2}')",
     )
 
     with open_terminal(joe, "edit", EDITOR=editor) as terminal:
         terminal.expect("ready")
-        terminal.type("\x03")
-        assert terminal.wait() == 0
+        assert terminal.interrupt() == 0
 
     assert json.loads(joe.pull()) == {"a": 2}
 
@@ -264,12 +290,13 @@ def run_shell(user: User, script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_reader_that_goes_away_is_no_error(joe: User) -> None:
-    joe.run("push", "-", typed="x" * 190_000)
+    joe.push("one")
 
-    piped = run_shell(joe, "wsclient pull | head -c 1; echo ${PIPESTATUS[0]}")
+    for call in ("pull", "history"):
+        piped = run_shell(joe, f"wsclient {call} | true; echo ${{PIPESTATUS[0]}}")
 
-    assert piped.stdout == "x141\n"
-    assert piped.stderr == ""
+        assert piped.stdout == "141\n"
+        assert piped.stderr == ""
 
 
 def test_a_pipe_of_a_pull_into_a_push_works(joe: User) -> None:
@@ -299,19 +326,24 @@ def test_the_prompt_awaits_completes_and_remembers_and_tells_above_what_is_typed
     joe.push("one")
     with open_terminal(joe, "repl") as terminal:
         terminal.expect("* synced")
+        terminal.expect(">>>")
         terminal.type("20 + ")
         terminal.expect("+")
         joes_phone.run("pull", "wallet")
         joes_phone.push("two")
         terminal.expect("* changed by")
+        terminal.expect(">>>")
         terminal.type("22\r")
         terminal.expect("42")
+        terminal.expect(">>>")
         terminal.type("await wallet.change(b'three')\r")
         terminal.expect("* pushed as sequence 3")
+        terminal.expect(">>>")
         terminal.type("wallet.chan\t")
         terminal.expect("change")
-        terminal.type("\x15'a password'\r")
-        terminal.expect("'a password'")
+        terminal.type("\x15password = 1; print('do' 'ne')\r")
+        terminal.expect("done")
+        terminal.expect(">>>")
         terminal.type("\x04")
 
         assert terminal.wait() == 0
@@ -351,3 +383,21 @@ def test_commands_options_and_profiles_are_completed(joe: User) -> None:
     assert complete("hist") == ["plain,history"]
     assert complete("push", "--pref") == ["plain,--prefer"]
     assert complete("push", "--profile", "d") == ["plain,default"]
+
+
+def test_the_live_view_shows_the_wallet_and_leaves_the_terminal_as_it_was(joe: User) -> None:
+    joe.push('{"entries": ["what is in it"]}')
+
+    with open_terminal(joe, "live") as terminal:
+        terminal.expect("entries")
+        terminal.type("q")
+
+        assert terminal.wait() == 0
+    assert terminal.written.rindex("\x1b[?1049l") > terminal.written.index("\x1b[?1049h")
+
+
+@pytest.mark.parametrize("name", ["repl", "live"])
+def test_what_needs_a_terminal_says_so(joe: User, name: str) -> None:
+    said = joe.run(name, "--json", code=2)
+
+    assert "terminal" in said.document["error"]["message"]

@@ -17,14 +17,14 @@ from wsclient.command import opening
 from wsclient.command.failures import CommandFailed, ExitCode, Failure, describe_failure
 from wsclient.command.local_keys import LocalKeys
 from wsclient.command.merging import MERGES
-from wsclient.command.opening import ask_nobody, open_profile
+from wsclient.command.opening import ask_nobody, ask_password, open_profile
 from wsclient.command.passwords import PasswordSource
 from wsclient.command.private_files import make_private_folder
 from wsclient.command.profiles import DEFAULT_SERVER, Profile, find_folder
 from wsclient.command.running import Invocation, command, confirm, yes_option
 from wsclient.errors import FolderInUse, SessionEnded, Unauthorized, WalletSyncError
 from wsclient.session import Session
-from wsclient.wallet import AskPassword
+from wsclient.wallet_events import PasswordNeeded
 from wsschema.fields import Email, FieldError, lower_email
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -138,7 +138,7 @@ async def register(
                 session, email, root_password, kdf=opening.MINIMUM_KDF
             )
     if registered.verified:
-        await _log_in(invocation, profile, root_password, ask=None)
+        await _log_in(invocation, profile, root_password, may_ask=source.is_terminal)
         return
     profile.save()
     invocation.console.show(
@@ -170,9 +170,7 @@ async def login(
     profile = _prepare_profile(invocation.profile_name, email, chosen)
     source = PasswordSource(password_file, password_stdin)
     root_password = source.read(f"Root password for {profile.email}")
-    await _log_in(
-        invocation, profile, root_password, ask=None if source.is_terminal else ask_nobody
-    )
+    await _log_in(invocation, profile, root_password, may_ask=source.is_terminal)
 
 
 @command("passwd", "changed")
@@ -253,7 +251,9 @@ async def delete(invocation: Invocation, yes: bool) -> None:
     """
     profile = invocation.load_profile()
     if not yes:
-        confirm(f"Delete the account {profile.email} and its wallet for good, on every device?")
+        confirm(
+            f"Delete the account {profile.email} and its wallet for good, on the server and here?"
+        )
     async with open_profile(profile, invocation.timeout_s) as opened:
         await opened.finish(opened.wallet.delete_account())
     LocalKeys(profile.folder).forget()
@@ -293,8 +293,14 @@ def _prepare_profile(name: str, email: str | None, chosen: dict[str, Any]) -> Pr
 
 
 async def _log_in(
-    invocation: Invocation, profile: Profile, root_password: str, ask: AskPassword | None
+    invocation: Invocation, profile: Profile, root_password: str, *, may_ask: bool
 ) -> None:
+    async def ask(needed: PasswordNeeded) -> str | None:
+        if not may_ask:
+            return None
+        with invocation.console.quiet():
+            return await ask_password(needed)
+
     is_new = not profile.folder.exists()
     make_private_folder(profile.folder)
     try:

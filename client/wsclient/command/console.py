@@ -6,11 +6,14 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wsclient.command.failures import Failure
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 
 class Console:
@@ -18,6 +21,7 @@ class Console:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._status: Status | None = None
 
     def show(self, document: dict[str, Any], text: str) -> None:
         """The result: a document for programs, or a text for people."""
@@ -68,8 +72,19 @@ class Console:
             return
         from rich.console import Console as RichConsole
 
-        with RichConsole(stderr=True).status(text):
+        self._status = RichConsole(stderr=True).status(text)
+        with self._status:
             yield
+        self._status = None
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Shows nothing of the kind while somebody is asked."""
+        if self._status is not None:
+            self._status.stop()
+        yield
+        if self._status is not None:
+            self._status.start()
 
 
 def printable(text: str) -> str:

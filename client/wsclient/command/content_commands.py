@@ -30,7 +30,7 @@ from wsclient.command.telling import (
 )
 from wsclient.command.working_copies import WorkingCopies
 from wsclient.errors import CannotMerge, MessageTooLarge, StateRefused, WalletTooLarge
-from wsclient.merge.json_document import read
+from wsclient.merge.json_document import read, write
 from wsclient.wallet_events import Stopped
 from wsschema.fields import encode
 from wsschema.limits import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX
@@ -38,16 +38,14 @@ from wsschema.times import format_time
 
 STDIO: Final = "-"
 
-_prefer_option = click.option(
-    "--prefer",
-    type=click.Choice(["mine", "theirs"]),
-    help="Whose counts where this device and another one changed the same.",
-)
-
 
 @command("push", "changed", "merged", "sequence")
 @click.argument("file", type=click.Path(allow_dash=True, dir_okay=False, exists=True))
-@_prefer_option
+@click.option(
+    "--prefer",
+    type=click.Choice(["mine", "theirs"]),
+    help="Whose counts where FILE and another device changed the same.",
+)
 @click.option("--replace", is_flag=True, help="Merge nothing: the wallet is what FILE says.")
 async def push(invocation: Invocation, file: str, prefer: Prefer | None, replace: bool) -> None:
     """Bring FILE's changes into the wallet; - is standard input.
@@ -307,13 +305,18 @@ async def _send(
 
 async def _edit(profile: Profile, before: bytes | None) -> bytes | None:
     """What the person makes of the wallet; None where it is left as it was."""
-    is_json = before is not None and find_form(profile.merge, before) == "json"
-    shown = text = _lay_out(before) if is_json and before is not None else before or b""
+    was_json = (
+        before is not None
+        and profile.merge in ("auto", "json")
+        and find_form("auto", before) == "json"
+    )
+    must_be_json = was_json or profile.merge == "json"
+    shown = text = _lay_out(before) if was_json and before is not None else before or b""
     while True:
-        text = await edit_text(text, "wallet.json" if is_json else "wallet.txt")
+        text = await edit_text(text, "wallet.json" if must_be_json else "wallet.txt")
         if text == shown:
             return None
-        if not is_json:
+        if not must_be_json:
             return text
         try:
             read(text, "what you typed")
@@ -326,10 +329,11 @@ async def _edit(profile: Profile, before: bytes | None) -> bytes | None:
 
 
 def _lay_out(wallet: bytes) -> bytes:
-    """A JSON wallet over several lines, if it has but one."""
+    """A JSON wallet over several lines, if it has but one, and the same to the last digit."""
     if b"\n" in wallet.strip():
         return wallet
-    return json.dumps(json.loads(wallet), indent=2, ensure_ascii=False).encode() + b"\n"
+    shown = json.dumps(json.loads(wallet), indent=2, ensure_ascii=False).encode() + b"\n"
+    return shown if write(read(shown, "it")) == write(read(wallet, "it")) else wallet
 
 
 def _check_form(profile: Profile, wallet: bytes) -> None:

@@ -23,7 +23,7 @@ async def list_devices(invocation: Invocation) -> None:
     wsclient devices
     """
     async with open_profile(invocation.load_profile(), invocation.timeout_s) as opened:
-        await opened.sync()
+        await opened.finish(opened.wallet.ping())  # else it lists those that were seen last
         listed = await opened.finish(opened.wallet.devices())
     rows = [
         (
@@ -55,7 +55,7 @@ async def revoke(invocation: Invocation, device: str) -> None:
     wsclient passwd
     """
     async with open_profile(invocation.load_profile(), invocation.timeout_s) as opened:
-        await opened.sync()
+        await opened.finish(opened.wallet.ping())
         listed = await opened.finish(opened.wallet.devices())
         found = _find_device(listed, device)
         await opened.finish(opened.wallet.revoke_device(found.device_id))

@@ -27,10 +27,8 @@ async def edit_text(text: bytes, file_name: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="wsclient-") as folder:
         file = Path(folder, file_name)
         write_private(file, text)
-        loop = asyncio.get_running_loop()
         # A Ctrl-C in the editor is the editor's.
-        handler = signal.getsignal(signal.SIGINT)
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        handler = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             process = await asyncio.create_subprocess_exec(*command, str(file))
             code = await process.wait()
@@ -39,7 +37,6 @@ async def edit_text(text: bytes, file_name: str) -> bytes:
                 "no_editor", f"there is no {command[0]}", "set VISUAL or EDITOR"
             ) from None
         finally:
-            loop.remove_signal_handler(signal.SIGINT)
             signal.signal(signal.SIGINT, handler)
         if code != 0:
             raise CommandFailed(

@@ -118,7 +118,9 @@ def _judge(error: Exception) -> tuple[ExitCode, str | None]:
             return ExitCode.IN_USE, "end that process, or take another --profile"
         case AccountExists():
             return ExitCode.FAILED, "wsclient login, if it is yours"
-        case ConflictError() | CannotMerge():
+        case CannotMerge():
+            return ExitCode.CONFLICT, "wsclient login --merge auto merges what is no JSON, too"
+        case ConflictError():
             return ExitCode.CONFLICT, "wsclient pull, put both together, and push again"
         case TooManyRequests():
             return ExitCode.FAILED, f"try again in {error.retry_after_ms / 1000:.0f} s"

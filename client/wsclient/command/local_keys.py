@@ -14,7 +14,6 @@ from typing import Final, Literal
 import keyring
 from keyring.backend import KeyringBackend
 from keyring.backends import chainer, fail, null
-from keyring.errors import KeyringError
 
 from wsclient.command.failures import CommandFailed, ExitCode
 from wsclient.command.private_files import write_private
@@ -41,7 +40,7 @@ class LocalKeys:
         if ring is not None:
             try:
                 ring.set_password(SERVICE, self._user, key.hex())
-            except (KeyringError, OSError) as error:  # locked, or its service went away
+            except Exception as error:  # locked, or whatever a backend fails with
                 logger.debug("the keyring does not take the key: %s", error)
             else:
                 self._file.unlink(missing_ok=True)
@@ -64,7 +63,7 @@ class LocalKeys:
         if ring is not None and self._ask(ring) is not None:
             try:
                 ring.delete_password(SERVICE, self._user)
-            except (KeyringError, OSError) as error:
+            except Exception as error:
                 raise _no_answer(error) from None
 
     @property
@@ -83,7 +82,7 @@ class LocalKeys:
     def _ask(self, ring: KeyringBackend) -> str | None:
         try:
             return ring.get_password(SERVICE, self._user)
-        except (KeyringError, OSError) as error:
+        except Exception as error:
             raise _no_answer(error) from None
 
 
@@ -100,7 +99,7 @@ def find_keyring() -> KeyringBackend | None:
     """The system's keyring; None where there is none that protects what it is given."""
     try:
         ring = keyring.get_keyring()
-    except Exception as error:  # whatever a backend fails with while it is set up
+    except Exception as error:
         logger.debug("no keyring: %s", error)
         return None
     return ring if _is_trusted(ring) else None
@@ -108,7 +107,7 @@ def find_keyring() -> KeyringBackend | None:
 
 def _is_trusted(ring: KeyringBackend) -> bool:
     if isinstance(ring, chainer.ChainerBackend):
-        return all(map(_is_trusted, ring.backends))
+        return bool(ring.backends) and all(map(_is_trusted, ring.backends))
     if isinstance(ring, fail.Keyring | null.Keyring):
         return False
     return not type(ring).__module__.startswith("keyrings.alt.") and (

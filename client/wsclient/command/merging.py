@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from wsclient.command.failures import CommandFailed, ExitCode
 from wsclient.errors import CannotMerge
 from wsclient.merge import JsonConflict, JsonMerge, Merge, last_writer_wins
 from wsclient.merge.json_document import OptionalJson, read
+from wsclient.merge.text import Lines, TextConflict, TextMerge, merge_text
 from wsclient.merge.three_way import take_only_change
-
-if TYPE_CHECKING:
-    from wsclient.merge.text import Lines, TextConflict
 
 MERGES: Final = {
     "auto": "JSON where the wallet is JSON, else text where it is UTF-8, else the newest",
@@ -35,8 +33,6 @@ def make_merge(kind: str, identity: Mapping[str, str]) -> Merge:
             case "json":
                 return JsonMerge(identity)(base, mine, theirs)
             case "text":
-                from wsclient.merge.text import merge_text
-
                 return merge_text(base, mine, theirs)
         return last_writer_wins(base, mine, theirs)
 
@@ -73,8 +69,6 @@ def merge_copy(
         case "json":
             merged = JsonMerge(identity, settle_json)(base, mine, theirs)
         case "text":
-            from wsclient.merge.text import TextMerge
-
             merged = TextMerge(settle_text)(base, mine, theirs)
         case _:
             conflicts.append("the wallet as a whole")

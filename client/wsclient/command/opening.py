@@ -14,13 +14,10 @@ from wsclient.command.local_keys import LocalKeys
 from wsclient.command.merging import make_merge
 from wsclient.command.profiles import Profile
 from wsclient.crypto import DEFAULT_KDF
+from wsclient.errors import MessageTooLarge, WalletTooLarge
+from wsclient.merge import Merge
 from wsclient.wallet import AskPassword, SyncedWallet
-from wsclient.wallet_events import (
-    PasswordNeeded,
-    Status,
-    StatusChanged,
-    WalletEvent,
-)
+from wsclient.wallet_events import PasswordNeeded, Status, StatusChanged, WalletEvent
 
 T = TypeVar("T")
 
@@ -28,8 +25,8 @@ MINIMUM_KDF = DEFAULT_KDF
 """The weakest key derivation to take from a server on first contact, and that of new accounts."""
 
 _PROMPTS: Final = {
-    "changed_elsewhere": "The root password of the account, as it is now",
-    "sealed_before": "The root password that was in use here last",
+    "changed_elsewhere": "The account has another root password. That one",
+    "sealed_before": "It does not open what is here. The root password that was in use here last",
 }
 
 
@@ -49,9 +46,14 @@ class OpenProfile:
         await self.finish(self.wallet.pull())
 
     async def try_pull(self) -> CommandFailed | None:
-        """Like `pull`, for what can go on without a connection: gives why there is none."""
+        """Like `pull`, for what can go on without a connection: gives why there is none.
+
+        It can go on as well where the server refuses what is here for its size.
+        """
         try:
             await self.pull()
+        except (WalletTooLarge, MessageTooLarge):
+            return None
         except CommandFailed as error:
             if error.failure.exit_code is not ExitCode.CANNOT_CONNECT:
                 raise
@@ -102,7 +104,7 @@ class OpenProfile:
         async for event in events:
             yield event
 
-    async def watch(self, events: AsyncIterator[WalletEvent]) -> None:
+    async def take_note(self, events: AsyncIterator[WalletEvent]) -> None:
         """Takes note of what happens, for as long as the wallet is open."""
         async for event in events:
             match event:
@@ -121,10 +123,12 @@ async def open_profile(
     *,
     root_password: str | None = None,
     ask: AskPassword | None = None,
+    merge: Merge | None = None,
 ) -> AsyncIterator[OpenProfile]:
     """The profile with its wallet, by the key that is kept here or by the root password.
 
-    ``ask`` is asked for root passwords where one is needed: `ask_password` unless given.
+    ``ask`` is asked for root passwords where one is needed: `ask_password` unless given. ``merge``
+    takes the place of the profile's own.
     """
     local_key = None
     if root_password is None:
@@ -141,7 +145,7 @@ async def open_profile(
         profile.email,
         root_password,
         profile.wallet_folder,
-        make_merge(profile.merge, profile.identity),
+        merge or make_merge(profile.merge, profile.identity),
         local_key=local_key,
         device_name=profile.device_name,
         ask_password=ask_password if ask is None else ask,
@@ -151,11 +155,11 @@ async def open_profile(
     )
     async with wallet:
         opened = OpenProfile(profile, wallet, timeout_s)
-        watching = asyncio.create_task(opened.watch(wallet.events()))
+        noting = asyncio.create_task(opened.take_note(wallet.events()))
         try:
             yield opened
         finally:
-            watching.cancel()
+            noting.cancel()
 
 
 async def ask_nobody(needed: PasswordNeeded) -> None:

@@ -105,7 +105,7 @@ def interruptible() -> Iterator[None]:
 def can_ask() -> bool:
     """Whether somebody sits at a terminal."""
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        with open("/dev/tty"):
+            return True
     except OSError:
-        return sys.stdin is not None and sys.stdin.isatty()
-    return True
+        return sys.stdin.isatty()

@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,12 +15,13 @@ import click
 
 from wsclient.command import passwords
 from wsclient.command.console import Console
-from wsclient.command.failures import ExitCode, Failure, describe_failure
+from wsclient.command.failures import CommandFailed, ExitCode, Failure, describe_failure
 from wsclient.command.profiles import DEFAULT_PROFILE, Profile, list_profiles
 
 TIMEOUT_S: Final = 30
 
-Function = Callable[..., Awaitable[ExitCode | None]]
+Function = Callable[..., Coroutine[Any, Any, ExitCode | None]]
+Work = Callable[[], Coroutine[Any, Any, ExitCode | None]]
 
 
 class OrderedGroup(click.Group):
@@ -117,7 +118,9 @@ def confirm(question: str) -> None:
     if not passwords.can_ask():
         raise click.UsageError("there is no terminal at which to ask; --yes says yes")
     with passwords.interruptible():
-        click.confirm(question, abort=True, err=True)
+        agreed = click.confirm(question, err=True)
+    if not agreed:
+        raise CommandFailed("declined", "nothing is done")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -138,9 +141,9 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else ExitCode.DONE
 
 
-def _run_to_its_end(console: Console, work: Callable[[], Any]) -> ExitCode:
+def _run_to_its_end(console: Console, work: Work) -> ExitCode:
     try:
-        code: ExitCode | None = asyncio.run(work())
+        code = _run(console, work)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -148,10 +151,17 @@ def _run_to_its_end(console: Console, work: Callable[[], Any]) -> ExitCode:
         # What is still in the buffer would fail once more, when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
+    return code
+
+
+def _run(console: Console, work: Work) -> ExitCode:
+    try:
+        return asyncio.run(work()) or ExitCode.DONE
+    except BrokenPipeError:
+        raise
     except Exception as error:
         failure = describe_failure(error)
         if failure is None:
             raise
         console.fail(failure)
         return failure.exit_code
-    return ExitCode.DONE if code is None else code

@@ -14,7 +14,8 @@ from wsclient.command.console import Console
 from wsclient.command.doctor import Examination, Finding, Verdict, good
 from wsclient.command.failures import CommandFailed, ExitCode, describe_failure
 from wsclient.command.local_keys import LocalKeys
-from wsclient.command.opening import ask_nobody, open_profile
+from wsclient.command.merging import make_merge
+from wsclient.command.opening import ask_nobody, ask_password, open_profile
 from wsclient.command.profiles import DEFAULT_SERVER, Profile
 from wsclient.command.running import Invocation, command, wsclient
 from wsclient.command.telling import SHORT_ID_CHARS
@@ -27,7 +28,7 @@ from wsclient.errors import FolderInUse, WalletSyncError
     *("sequence", "bytes", "unsynced", "online", "cause", "roundTripMs"),
 )
 async def status(invocation: Invocation) -> None:
-    """Show the profile, the wallet, and how it stands with the server.
+    """Show the profile, the wallet and the connection.
 
     It works without a connection, too.
 
@@ -131,8 +132,8 @@ async def _examine_login(profile: Profile, timeout_s: float) -> Finding:
         async with open_profile(profile, timeout_s, ask=ask_nobody) as opened:
             await opened.pull()
             return good("login", f"{profile.email}, the wallet is at {opened.wallet.sequence}")
-    except FolderInUse as error:
-        return Finding("login", Verdict.SKIPPED, f"process {error.pid} has the profile open")
+    except FolderInUse:
+        return Finding("login", Verdict.SKIPPED, "another process has the profile open")
     except WalletSyncError as error:
         failure = describe_failure(error)
         assert failure is not None, "every error of the project is foreseen"
@@ -186,12 +187,20 @@ async def live(invocation: Invocation) -> None:
     \b
     wsclient live
     """
-    from wsclient.live import run_live
+    from wsclient.live import HandMerge, PasswordOnScreen, run_live
 
     _require_terminal()
     profile = invocation.load_profile()
-    async with open_profile(profile, invocation.timeout_s, ask=ask_nobody) as opened:
-        await run_live(opened.wallet)
+    merge = HandMerge(make_merge(profile.merge, profile.identity), identity=profile.identity)
+    ask = PasswordOnScreen(ask_password)
+    async with open_profile(profile, invocation.timeout_s, ask=ask, merge=merge) as opened:
+        await run_live(
+            opened.wallet,
+            merge=merge,
+            ask_password=ask,
+            profile=profile.name,
+            address=profile.server,
+        )
 
 
 def _require_terminal() -> None:
