@@ -180,7 +180,7 @@ class Examination:
                 reached.append(f"{address} in {(time.perf_counter() - begun_s) * 1000:.0f} ms")
                 writer.transport.abort()  # nothing was said
         if not reached:
-            advice = f"does the server run, does it listen on port {port}, and lets a firewall it?"
+            advice = f"does the server run, and does a firewall let port {port} through?"
             return Finding("tcp", Verdict.BAD, f"port {port}: {'; '.join(failed)}", advice)
         text = f"port {port} answers: {', '.join(reached)}"
         if failed:
