@@ -120,7 +120,7 @@ def test_a_length_with_the_top_bit_is_too_large(top: int, opcode: int, before: b
     assert told_of(stream)[1] == 1009
 
 
-@pytest.mark.parametrize("code, layout", [(126, "H"), (127, "Q")])
+@pytest.mark.parametrize(("code", "layout"), [(126, "H"), (127, "Q")])
 @pytest.mark.parametrize("size", [0, 5, 125])
 @pytest.mark.parametrize("opcode", [PING, PONG, CLOSE])
 def test_a_control_frames_length_in_more_bytes_than_it_needs(
@@ -135,7 +135,7 @@ def test_a_control_frames_length_in_more_bytes_than_it_needs(
     assert listening.heard[:1] == [b"first"]
 
 
-@pytest.mark.parametrize("code, layout", [(126, "H"), (127, "Q")])
+@pytest.mark.parametrize(("code", "layout"), [(126, "H"), (127, "Q")])
 @pytest.mark.parametrize("size", [0, 1, 125, 126, ANONYMOUS_BYTES_MAX])
 def test_a_lengths_own_size_changes_nothing_of_the_message(
     size: int, code: int, layout: str
