@@ -10,13 +10,13 @@ from tests.fuzz.engine import mutations
 from tests.fuzz.targets import TARGETS, Target
 
 RUNS = {
-    "codec": 6000,
-    "frames": 4000,
-    "wire": 1200,
-    "session": 500,
-    "http": 1200,
-    "client": 1500,
-    "sealed": 6000,
+    "codec": 25_000,
+    "frames": 15_000,
+    "wire": 2000,
+    "session": 1000,
+    "http": 2000,
+    "client": 4000,
+    "sealed": 25_000,
 }
 """About 3 s each on one core; always the same inputs."""
 SEED = 1
