@@ -34,10 +34,13 @@ STEPS_MAX: Final = 30
 LINES_MAX: Final = 4
 LOGIN: Final = {"email": "joe@example.com", "password": "correct horse"}
 OFTEN: Final = (
-    *("wallet.push", "wallet.get", "wallet.push", "wallet.history", "wallet.ack"),
-    *("device.list", "device.revoke", "session.resume", "session.login", "account.changePassword"),
-    *METHODS,
+    *("wallet.push", "wallet.push", "wallet.push", "wallet.push", "wallet.get", "wallet.get"),
+    *("wallet.ack", "wallet.history", "device.list", "session.resume", "account.verify"),
+    *("account.register", "account.requestReset", "account.reset"),
 )
+"""What leads on; what ends a session comes among all methods."""
+
+OPENING: Final = ("session.login", "session.resume")
 
 DOCUMENTED: Final = {(kind.code, kind.reason) for kind in PROTOCOL_ERRORS} | {
     (kind.code, "") for kind in JSON_RPC_ERRORS if kind is not InternalError
@@ -85,6 +88,9 @@ class Talker:
                 self.methods[key].add(method if type(method) is str and method in METHODS else None)
             else:
                 self.unreadable += 1
+                # One without an id opens the session too, and nobody is told.
+                opens = isinstance(item, dict) and item.get("method") in OPENING
+                self.live = self.live or opens
 
     def read(self) -> None:
         """Checks all that came since the last time."""
@@ -190,7 +196,10 @@ async def _connect(inside: Inside, known: grammar.Known, choices: Choices) -> Ta
         params: dict[str, Any] = LOGIN | {"deviceId": device}
         if choices.below(2):
             params |= {"deliver": "state", "presence": True, "since": choices.below(3)}
-        wire = {"jsonrpc": "2.0", "id": "login", "method": "session.login", "params": params}
+        method, token = "session.login", known.recall(choices, "token")
+        if token is not None and choices.below(3) == 0:
+            method, params = "session.resume", {"token": token, "since": 0, "presence": True}
+        wire = {"jsonrpc": "2.0", "id": "login", "method": method, "params": params}
         talker.send(orjson.dumps(wire), Choices(b""))
         if not choices.one_in(6):
             await inside.settle(talker.line)
@@ -224,10 +233,10 @@ async def _take_a_step(
             inside.clock.now_s += choices.pick([1, 20, 60])
         case 5 if choices.one_in(8):
             inside.engine.drain(lambda: 700)
-        case 6 if inside.letters:
-            known.learn("token", inside.letters[-1].token or "")
         case _:
-            methods = OFTEN if choices.below(3) else tuple(METHODS)
+            if inside.letters:
+                known.learn("token", inside.letters.pop().token or "")
+            methods = OFTEN if choices.below(6) else tuple(METHODS)
             talker.send(grammar.message(choices, known, methods), choices)
 
 
