@@ -28,7 +28,7 @@ from tests.fuzz.targets import TARGETS, Target
 BUILD: Final = Path("build/fuzz")
 NICENESS: Final = 19
 KEPT_MAX: Final = 60
-"""Inputs of one target that are kept; the shortest that reach the most."""
+"""Inputs of one target that are kept."""
 KEPT_BYTES_MAX: Final = 400
 OVERTIME_S: Final = 120
 """How much longer than it was told a process may take: loading, shrinking, a slow last input."""
@@ -142,7 +142,7 @@ def report(jobs: list[Job]) -> bool:
 
 
 def keep(jobs: list[Job]) -> None:
-    """Has the inputs that reach the most join the corpus: atheris picks them, shortest first."""
+    """Has some of the inputs that reached something new join the corpus, short and long ones."""
     for name in dict.fromkeys(job.target.name for job in jobs):
         target = TARGETS[name]
         folders = [job.inputs for job in jobs if job.target is target]
