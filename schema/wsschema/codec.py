@@ -185,9 +185,12 @@ def parse_incoming(payload: bytes | str) -> Answer | Notification | UnknownNotif
         raise InvalidRequest("the server sent something that is not JSON-RPC 2.0")
     try:
         if "method" in value:
-            kind = NOTIFICATIONS.get(str(value["method"]))
+            method = value["method"]
+            if type(method) is not str:
+                raise InvalidRequest("the server sent a method that is not a string")
+            kind = NOTIFICATIONS.get(method)
             if kind is None:
-                return UnknownNotification(str(value["method"]))
+                return UnknownNotification(method)
             message: Notification = decode(kind, value.get("params"), lenient=True)
             return message
         if "error" in value:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
+import orjson
 import pytest
 
 from wsclient.crypto import Contents, Keys, compute_hmac, seal
@@ -536,6 +538,40 @@ def test_all_that_is_kept_comes_back() -> None:
     state.password_change = PasswordChange(NEW_KEYS, "5" * 64, state.pushed)
     assert decode_state(encode_state(state)) == state
     assert decode_state(encode_state(LocalState("x"))) == LocalState("x")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["device_id"], 5),
+        (["epoch"], []),
+        (["sequence"], "1"),
+        (["sequence"], True),
+        (["base", "devices"], [1]),
+        (["base", "devices"], {"laptop": None}),
+        (["base", "previous"], {}),
+        (["pushed", "encrypted_wallet"], None),
+        (["keys", "kdf", "n"], 3),
+        (["keys", "kdf"], [1, 2]),
+        (["password_change", "client_salt_seed"], 1),
+    ],
+    ids=str,
+)
+def test_what_is_kept_under_another_type_is_a_value_error(path: list[str], value: Any) -> None:
+    core = make_core()
+    open_session(core)
+    put(core, b"wallet")
+    core.change(b"changed")
+    next_push(core)
+    core.state.password_change = PasswordChange(NEW_KEYS, "5" * 64, core.state.pushed)
+    kept = member = orjson.loads(encode_state(core.state))
+    for name in path[:-1]:
+        member = member[name]
+    assert path[-1] in member
+    member[path[-1]] = value
+
+    with pytest.raises(ValueError, match="not in the form of this version"):
+        decode_state(orjson.dumps(kept))
 
 
 @pytest.mark.parametrize(
