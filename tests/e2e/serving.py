@@ -102,6 +102,7 @@ class ServerProcess:
             **settings,
         }
         self.environment = clean_environment()
+        self.command = COMMAND
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -122,7 +123,7 @@ class ServerProcess:
         """Starts it, and waits for nothing."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", *make_flags(self.settings)],
+                [*self.command, "serve", *make_flags(self.settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
