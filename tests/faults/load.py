@@ -217,6 +217,15 @@ class Load:
         await self.stop()
         await self.check()
 
+    @property
+    def accounts(self) -> range:
+        """The numbers of the accounts."""
+        return range(1, self._accounts + 1)
+
+    def newest(self, account: int) -> int:
+        """The newest sequence of an account that a device was told of."""
+        return max((call.answer[0] for call in self.calls[account] if call.answer), default=0)
+
     # What is recorded.
 
     def record(
@@ -312,19 +321,29 @@ class Load:
         since = len(self.refusals)
         await self.until(lambda: sum(name == method for name, _ in self.refusals[since:]) >= count)
 
+    async def read(self) -> None:
+        """Opens a session of each account, and gets its wallet: what a fault of writing leaves."""
+        for account in self.accounts:
+            await (await self.open_reader(account)).close()
+
+    async def open_reader(self, account: int) -> Listener:
+        """A session that has got the wallet, which is put on record."""
+        client = Listener(await open_socket(self.server.url, open_timeout=PATIENCE_S))
+        await client.call("session.resume", token=make_token(account, 1))
+        start_s = time.monotonic()
+        found = read_version(await client.call("wallet.get"))
+        self.record(account, "a reader", start_s, None)(answer=found)
+        return client
+
     # What is checked.
 
     async def check(self) -> None:
         """Once all devices have stopped: nothing acknowledged is lost, every history is one."""
         assert not self.failures, self.failures[:3]
-        for account in range(1, self._accounts + 1):
-            client = Listener(await open_socket(self.server.url, open_timeout=PATIENCE_S))
-            await client.call("session.resume", token=make_token(account, 1))
-            start_s = time.monotonic()
-            final = read_version(await client.call("wallet.get"))
+        for account in self.accounts:
+            client = await self.open_reader(account)
             kept = (await client.call("wallet.history", limit=100))["versions"]
             await client.close()
-            self.record(account, "the end", start_s, None)(answer=final)
             chain = await asyncio.to_thread(check_history, self.calls[account])
             check_heard(self.heard[account], chain)
             for version in kept:
