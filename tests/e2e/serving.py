@@ -119,6 +119,12 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
     def launch(self) -> None:
         """Starts it, and waits for nothing."""
         with self.log_path.open("ab") as log:

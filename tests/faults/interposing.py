@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import mmap
@@ -78,6 +79,7 @@ def build_library() -> Path:
     if sys.platform != "linux" or shutil.which("gcc") is None:
         pytest.skip("faults are interposed with LD_PRELOAD: that takes Linux and gcc")
     folder = Path(tempfile.mkdtemp(prefix="wallet-sync-faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     library = folder / "interposed.so"
     subprocess.run(
         ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE, "-ldl"],

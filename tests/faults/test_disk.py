@@ -5,12 +5,13 @@ Pushes get 503 then, reads are served, and all is well within 5 s once the disk 
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import select
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of 16 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "wallet-sync-test", folder]
+    mounting: list[str | Path] = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={DISK_BYTES}",
+        "wallet-sync-test",
+        folder,
+    ]
     if sys.platform != "linux" or run(mounting):
         pytest.skip("a file system can't be mounted here: that takes Linux and root")
     yield folder
     run(["umount", "--lazy", folder])
 
 
-def run(command: list[str | Path]) -> int:
+def run(command: Sequence[str | Path]) -> int:
     return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
 
 
@@ -100,6 +109,26 @@ async def test_a_disk_that_fails_refuses_pushes_until_it_is_mended(
     assert server.log.count("answering 503") <= 4, "a line a lane and kind of fault, not a push"
 
 
+async def test_a_server_that_dies_on_a_disk_that_does_not_sync_keeps_what_it_acknowledged(
+    make_process: MakeProcess,
+) -> None:
+    server = make_process()
+    disk = Interposed(server)
+    async with Load(server).running() as load:
+        with disk.ordered(sync_errno=errno.EIO):
+            await load.refused(count=len(load.devices))
+            server.signal(signal.SIGKILL)
+            await server.wait()
+            killed_s = time.monotonic()
+            await load.until(lambda: not load.connected)
+        # Two faults at once: what was refused stands in SQLite's log, unsynced. If it can be read
+        # after the death, it is there, as an unanswered push may be.
+        load.doubt_refusals()
+        load.end_unanswered(killed_s)
+        await server.start()
+        await load.serves_again()
+
+
 async def test_a_slow_disk_makes_pushes_wait_and_nobody_else(make_process: MakeProcess) -> None:
     server = make_process()
     disk = Interposed(server)
@@ -160,26 +189,24 @@ async def test_a_database_that_another_process_locks_refuses_pushes_until_it_is_
 ) -> None:
     server = make_process()
     async with Load(server).running() as load:
-        locking = subprocess.Popen(
-            [sys.executable, "-c", LOCKING, server.database],
+        locking = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            LOCKING,
+            server.database,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         try:
             assert locking.stdout is not None
-            await load.until(lambda: is_readable(locking))
+            assert await locking.stdout.readline() == b"locked\n"
             # The server waits for it for 5 s; then it says so to those who wait.
             await load.refused()
             await load.read()
         finally:
-            locking.communicate(timeout=60)
+            await locking.communicate(b"")  # Ends its input, and so the lock.
         await load.serves_again()
     assert "SQLITE_BUSY" in server.log
-
-
-def is_readable(process: subprocess.Popen[bytes]) -> bool:
-    assert process.stdout is not None
-    return bool(select.select([process.stdout], [], [], 0)[0])
 
 
 async def test_a_backup_by_another_process_is_whole_and_holds_nobody_up(
@@ -189,9 +216,10 @@ async def test_a_backup_by_another_process_is_whole_and_holds_nobody_up(
     copy = server.folder / "copy"
     async with Load(server).running() as load:
         before = {account: load.newest(account) for account in load.accounts}
-        backup = subprocess.Popen([sys.executable, "-c", BACKING_UP, server.database, copy])
-        await load.until(lambda: backup.poll() is not None)
-        assert backup.returncode == 0
+        backup = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", BACKING_UP, server.database, copy
+        )
+        assert await backup.wait() == 0
         await load.serves_again()
         assert not load.refusals
     with open_database(copy) as database:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 
@@ -22,8 +23,8 @@ def push(start_s: float, end_s: float, sequence: int, tag: str) -> Call:
     return Call(who=tag, start_s=start_s, end_s=end_s, pushed=version, answer=version)
 
 
-def unanswered(start_s: float, sequence: int, tag: str, **until: float) -> Call:
-    return Call(who=tag, start_s=start_s, pushed=(sequence, tag), **until)
+def unanswered(start_s: float, sequence: int, tag: str, end_s: float = math.inf) -> Call:
+    return Call(who=tag, start_s=start_s, end_s=end_s, pushed=(sequence, tag))
 
 
 def refused(start_s: float, sequence: int, tag: str) -> Call:
