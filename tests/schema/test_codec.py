@@ -294,6 +294,20 @@ def test_a_notification_that_is_not_known_is_told_as_such() -> None:
     assert parse_incoming('{"jsonrpc":"2.0","method":"new"}') == UnknownNotification("new")
 
 
+def test_a_message_that_there_is_no_memory_for_is_not_called_malformed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(payload: bytes) -> None:
+        raise orjson.JSONDecodeError("Not enough memory to allocate buffer for parsing", "", 0)
+
+    monkeypatch.setattr(orjson, "loads", fail)
+
+    with pytest.raises(MemoryError):
+        parse_message(b"{}", batch_max=1)
+    with pytest.raises(MemoryError):
+        parse_incoming(b"{}")
+
+
 @pytest.mark.parametrize("payload", ["", "hello", b"\xff"])
 def test_a_server_that_sends_no_json_is_refused(payload: str | bytes) -> None:
     with pytest.raises(ParseError):
