@@ -306,9 +306,7 @@ def test_what_rests_on_lost_states_is_taken_out_where_the_data_was_restored() ->
     push = outbox.add(PushWallet(1, "-", "h"))
     ping = outbox.add(Ping())
     acknowledgement = outbox.add(Acknowledge(1))
-    change = outbox.add(
-        ChangePassword("old password", "new password", "a" * 64, Kdf.scrypt(2**14))
-    )
+    change = outbox.add(ChangePassword("old password", "new password", "a" * 64, Kdf.scrypt(2**14)))
     dropped = outbox.drop_outdated()
     assert [entry for entry, _ in dropped] == [push, acknowledgement, change]
     assert all(isinstance(error, AnswerLost) for _, error in dropped)

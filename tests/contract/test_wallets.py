@@ -518,7 +518,9 @@ async def test_a_session_left_behind_by_a_password_change_is_not_given_the_new_w
     change = phone.replacing(SealedWallet(2, "sealed anew", "mac"))
 
     # The read may be done with the change, before anybody is told of it.
-    _, given = await backend.perform_batch([change, LoadWallet(account_id, None, laptop.token_hash)])
+    _, given = await backend.perform_batch(
+        [change, LoadWallet(account_id, None, laptop.token_hash)]
+    )
 
     assert isinstance(given, BadToken) or given == WalletState(
         1, "wallet", "hmac", "phone", time_from_ms(backend.clock.now_ms)

@@ -123,7 +123,9 @@ def test_every_method_is_told_with_the_errors_of_its_own() -> None:
     }
     assert common[True] - common[False] == {NotAuthenticated, BadToken}
     own = {
-        name: [kind.reason for kind in errors_of(method) if kind not in common[method.authenticated]]
+        name: [
+            kind.reason for kind in errors_of(method) if kind not in common[method.authenticated]
+        ]
         for name, method in METHODS.items()
     }
     rows = table("method", "may answer")
