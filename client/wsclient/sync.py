@@ -100,7 +100,7 @@ class SyncCore:
         self._pushed_is_void = False
         """Whether what is on its way was sealed under keys that are the account's no more."""
         self._pushed_before = False
-        """Whether what is on its way was made before this session: it may have landed in another."""
+        """Whether what is on its way was made before this session, in which it may have landed."""
         self._acknowledged = 0
         self._refused: bytes | None = None
         """A value that the server does not take."""
