@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
 import stat
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,30 +204,6 @@ async def test_nothing_is_restored_under_a_running_server_or_over_accounts(hand:
     hand.server.end()
     refusal = await hand.refuse("restore", str(hand.backup))
     assert "has 1 accounts already; --replace" in refusal
-
-
-def cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def scramble(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + os.urandom(4096) + content[middle + 4096 :]
-
-
-@pytest.mark.parametrize("damage", [cut, scramble, lambda content: b"", lambda content: b"text"])
-async def test_what_is_no_whole_backup_is_refused(
-    hand: Hand, damage: Callable[[bytes], bytes]
-) -> None:
-    await make_joe(hand)
-    await hand.run("backup", str(hand.backup))
-    hand.server.end()
-    hand.backup.write_bytes(damage(hand.backup.read_bytes()))
-    refusal = await hand.refuse("restore", "--replace", str(hand.backup))
-    assert str(hand.backup) in refusal
-    assert count_accounts(hand.server.database) == 1
-    await hand.refuse("restore", "--replace", "/nowhere/at/all")
-    assert [path for path in hand.server.folder.iterdir() if "restore" in path.name] == []
 
 
 async def test_a_backup_of_a_later_version_is_refused(hand: Hand) -> None:
