@@ -95,7 +95,7 @@ lock: ## Lock the dependencies anew (LOCK_OPTIONS=--upgrade takes the newest)
 	@[ -x build/uv/bin/uv ] || "$(PYTHON)" -m venv build/uv
 	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
 	@$(UV) --all-extras pyproject.toml --output-file requirements.lock
-	@$(UV) --extra server --constraints requirements.lock pyproject.toml \
+	@$(UV) --extra server --extra lbry --constraints requirements.lock pyproject.toml \
 		--output-file requirements-server.lock
 	@echo hatchling | $(UV) --constraints requirements.lock - \
 		--output-file requirements-build.lock
