@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, back_up, epoch, restore
+from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
 from wsserver.config import PREFIX, Settings
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import ExtraMissing, Server, describe_url
@@ -34,7 +34,7 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, epoch, restore):
+for command in (account, allowlist, back_up, epoch, restore, take_over):
     main.add_command(command)
 
 

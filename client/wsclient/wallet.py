@@ -518,16 +518,22 @@ class SyncedWallet:
             root_password = self._root_password
             if root_password is None:
                 break
-            keys = await account.derive_keys(
-                session,
-                self.email,
-                root_password,
-                minimum_kdf=self._minimum_kdf,
-                last_used=None if state.keys is None else state.keys.kdf,
-            )
-            has_logged_in = await self._try_login(session, keys)
-            self._root_password = None
-            if has_logged_in:
+            try:
+                keys = await account.log_in(
+                    session,
+                    self.email,
+                    root_password,
+                    device_id=self.device_id,
+                    device_name=self._device_name,
+                    minimum_kdf=self._minimum_kdf,
+                    last_used=None if state.keys is None else state.keys.kdf,
+                )
+            except BadCredentials:
+                self._root_password = None
+            else:
+                self._begin(session, keys)
+                await self._save()
+                self._root_password = None
                 if state.password_change is not None:
                     self._core.drop_password_change()
                     self._refusal = BadCredentials("another device changed the password first")

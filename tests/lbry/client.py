@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -107,18 +108,7 @@ class LbryClient:
 
     def derive(self, seed: str) -> None:
         self.seed = seed
-        digest = hashlib.sha256(f"{self.email}:{seed}".encode()).hexdigest()
-        keys = hashlib.scrypt(
-            self.root_password.encode(),
-            salt=digest[:32].encode(),
-            n=self.n,
-            r=8,
-            p=1,
-            maxmem=2**31 - 1,
-            dklen=64,
-        )
-        self.password = base64.b64encode(keys[:32]).decode()
-        self.hmac_key = keys[32:]
+        self.password, self.hmac_key = derive(self.email, self.root_password, seed, self.n)
 
     def new_wallet_state(self) -> None:
         self.synced, self.local_changes = WalletState(0, "-"), ""
@@ -191,6 +181,16 @@ class LbryClient:
 
     async def _get(self, path: str, **query: str) -> Any:
         return _check(*await self.http.get(path, **query), 200)
+
+
+@functools.cache
+def derive(email: str, root_password: str, seed: str, n: int) -> tuple[str, bytes]:
+    """The login password and the HMAC key; once, for with n = 2^20 it takes seconds."""
+    salt = hashlib.sha256(f"{email}:{seed}".encode()).hexdigest()[:32].encode()
+    keys = hashlib.scrypt(
+        root_password.encode(), salt=salt, n=n, r=8, p=1, maxmem=2**31 - 1, dklen=64
+    )
+    return base64.b64encode(keys[:32]).decode(), keys[32:]
 
 
 async def open_socket(url: str, query: str = "", **options: Any) -> ClientConnection:

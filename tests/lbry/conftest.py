@@ -16,6 +16,7 @@ from tests.e2e.conftest import (
     prompt_mail,
     serve,
     serve_at_full_cost,
+    served,
 )
 from tests.e2e.serving import Served, find_free_port
 from tests.lbry.client import Http, LbryClient
@@ -28,6 +29,7 @@ __all__ = [
     "prompt_mail",
     "serve",
     "serve_at_full_cost",
+    "served",
 ]
 
 

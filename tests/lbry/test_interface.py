@@ -448,7 +448,8 @@ async def test_what_is_no_json_object_is_told(gateway: Gateway) -> None:
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_member_of_a_wrong_type_is_told(gateway: Gateway, path: str) -> None:
     for name in BODIES[path]:
-        for value in (True, [], {}, 1.5):
+        values: list[Any] = [True, [], {}, 1.5]
+        for value in values:
             answer = await gateway.http.post(path, {**BODIES[path], name: value})
             assert answer == bad("Error parsing JSON"), (name, value)
 
