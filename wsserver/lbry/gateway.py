@@ -31,8 +31,9 @@ from wsserver.throttle import address_key
 
 PREFIX: Final = "/api/3"
 BODY_TIMEOUT_S: Final = 10.0
-"""How long a request's body may take."""
+"""How long the body of a request to the gateway may take."""
 RETRY_AFTER_MS: Final = 1000
+"""When who is one too many at the gateway may come back."""
 
 Answer = Callable[["Gateway", Visit, Request], Awaitable[Response]]
 

@@ -24,7 +24,9 @@ from wsschema.messages import SealedWallet
 from wsserver.lbry.refusals import Refusal
 
 BODY_BYTES_MAX: Final = 100_000
+"""Largest body of a request to the gateway: that server's own limit."""
 SEQUENCE_MAX: Final = 2**32 - 1
+"""Largest sequence that the gateway reads: that server's integer."""
 
 _EMAIL: Final = Email()
 _PASSWORD: Final = Text(PASSWORD_CHARS_MIN, PASSWORD_CHARS_MAX)

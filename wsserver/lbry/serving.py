@@ -15,11 +15,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from wsserver.lbry.gateway import Gateway
 
 REQUEST_TIMEOUT_S: Final = 10.0
-"""How long a connection may be open with no request under way; twice that at most."""
+"""How long a connection to the gateway may be open without a request; twice that at most."""
 SOCKET_MESSAGE_BYTES_MAX: Final = 512
-"""Largest message on a WebSocket: a client has nothing to say there."""
+"""Largest message on a WebSocket of the gateway: a client has nothing to say there."""
 HEAD_BYTES_MAX: Final = 16 * 1024
-"""Largest head of a request."""
+"""Largest head of a request to the gateway."""
 
 
 class GatewayServer:

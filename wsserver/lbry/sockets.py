@@ -20,7 +20,7 @@ from wsserver.lbry.visits import carry_out
 from wsserver.operations import DeviceRecord, OpenedSession, Published, TokenOwner
 
 UPDATES_WAITING_MAX: Final = 64
-"""Updates that wait for a peer that reads slowly; of more, it gets the newest."""
+"""Updates that wait for a peer of the gateway that reads slowly; of more, it gets the newest."""
 
 GONE: Final = (OSError, RuntimeError, WebSocketDisconnect)
 """What sending raises, in Starlette and in uvicorn, where the peer has closed meanwhile."""
