@@ -26,6 +26,7 @@ from wsclient.merge import JsonMerge
 from wsschema.messages import GetWallet, Kdf
 from wsserver import operations, passwords
 from wsserver.lbry import importing
+from wsserver.store import imports
 
 JOE = "joe@example.com"
 ANN = "ann@example.com"
@@ -147,7 +148,7 @@ def test_an_import_that_was_cut_short_is_run_again(
     for number in range(5):
         file.add(f"user{number}@example.com")
         file.add_wallet(f"user{number}@example.com")
-    take_over, taken = importing.take_over, []
+    take_over, taken = imports.take_over, []
 
     def take_two(connection: Any, one: Any) -> Any:
         taken.append(one)
@@ -374,7 +375,7 @@ def test_a_file_that_is_written_to_meanwhile_is_told(
 ) -> None:
     file.execute("PRAGMA journal_mode=WAL")
     file.add(JOE)
-    take_over = importing.take_over
+    take_over = imports.take_over
 
     def take_while_it_is_written_to(connection: Any, one: Any) -> Any:
         file.add(ANN)
