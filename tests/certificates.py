@@ -38,14 +38,14 @@ class Authority:
         self.path = self.folder / f"{self.name}.pem"
         self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, kind: Literal["ec", "rsa"] = "ec") -> Files:
+    def issue(self, name: str, kind: Literal["ec", "rsa"] = "ec", *, days: float = 1) -> Files:
         """A new certificate, in files of that name: what was in them is overwritten."""
         key: Key
         if kind == "ec":
             key = ec.generate_private_key(ec.SECP256R1())
         else:
             key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        certificate = self._sign(name, key, x509.BasicConstraints(False, None))
+        certificate = self._sign(name, key, x509.BasicConstraints(False, None), days)
         files = Files(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         files.chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files.key.write_bytes(
@@ -57,7 +57,9 @@ class Authority:
         )
         return files
 
-    def _sign(self, name: str, key: Key, basic: x509.BasicConstraints) -> x509.Certificate:
+    def _sign(
+        self, name: str, key: Key, basic: x509.BasicConstraints, days: float = 1
+    ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         addresses = x509.SubjectAlternativeName(
@@ -69,8 +71,8 @@ class Authority:
             .issuer_name(_call(self.name))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(days=2))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(basic, critical=True)
             .add_extension(own, critical=False)
             .add_extension(

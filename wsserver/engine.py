@@ -104,7 +104,11 @@ class Member(Listener, Protocol):
 
 
 class Engine:
-    """Mounts a channel on each connection, performs operations, publishes what they changed."""
+    """Mounts a channel on each connection, performs operations, publishes what they changed.
+
+    ``loop`` (the running one, unless given) and ``now_ms`` (milliseconds since 1970) are handed in
+    by simulations.
+    """
 
     def __init__(
         self,
@@ -114,6 +118,8 @@ class Engine:
         passwords: Passwords,
         send_letter: Callable[[SendLetter], None],
         metrics: Metrics,
+        loop: asyncio.AbstractEventLoop | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.facts = facts
         self.metrics = metrics
@@ -121,7 +127,8 @@ class Engine:
         self._send_letter = send_letter
         self._store = store
         self._passwords = passwords
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop() if loop is None else loop
+        self._now_ms = now_ms
         self._members: set[Member] = set()
         self._emptied = asyncio.Event()
         self._connection_id = 0
@@ -192,13 +199,13 @@ class Engine:
     def note_use(self, opened: OpenedSession, address: str) -> None:
         """A token was used from that address, which comes to something: keep both in mind."""
         self.facts.gate.note_login(address)
-        now_ms = _now_ms()
+        now_ms = self._now_ms()
         if opened.token_used_at_ms + RENEWAL_INTERVAL_S * 1000 < now_ms:
             self._note_seen(opened.token_hash, now_ms)
 
     def leave(self, account_id: int, member: Member) -> None:
         """The member's session is over, or could not be opened."""
-        now_ms = _now_ms()
+        now_ms = self._now_ms()
         self.hub.leave(account_id, member, now_ms=now_ms)
         if member.device is not None and member.token_hash is not None:
             self.metrics.sessions.dec()
@@ -291,7 +298,7 @@ class Engine:
         """Keep the tokens of open connections alive, until it is cancelled."""
         while True:
             await asyncio.sleep(RENEWAL_INTERVAL_S)
-            now_ms = _now_ms()
+            now_ms = self._now_ms()
             for listener in self.hub:
                 if listener.token_hash is not None:
                     self._note_seen(listener.token_hash, now_ms)
@@ -333,10 +340,6 @@ class Engine:
         self._store.submit(operation, settle)
         async with asyncio.timeout(NOTICE_ANSWER_TIMEOUT_S):
             return await answered
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _ignore(answer: Any) -> None:

@@ -139,10 +139,6 @@ class Caller(Protocol):
     def token(self) -> bytes:
         """The hash of the session's token."""
 
-    @property
-    def is_revoked(self) -> bool:
-        """Whether the session's token is gone already."""
-
     def join(self, owner: TokenOwner, token_hash: bytes | None, call: Login | Resume) -> None:
         """From now on hear what concerns the account; it is told after this call is answered."""
 
@@ -403,15 +399,14 @@ def get_wallet(caller: Caller, call: GetWallet) -> Flow[WalletState]:
     """The latest state, or a kept one; never less than what the connection was notified of."""
     while True:
         newest = caller.newest
-        state = yield from perform(LoadWallet(caller.account_id, call.sequence))
+        state = yield from perform(LoadWallet(caller.account_id, call.sequence, caller.token))
         if call.sequence is None:
             overtaken = (0 if state is None else state.sequence) < caller.newest
         else:
             overtaken = state is None and newest < call.sequence <= caller.newest
-        # A notification overtook the read: its answer would be a step back. A deleted account's
-        # wallet is not waited for.
-        if not overtaken or caller.is_revoked:
+        if not overtaken:
             break
+        # A notification overtook the read: its answer would be a step back.
     if state is not None:
         return state
     raise NoWallet if call.sequence is None else NoSuchVersion

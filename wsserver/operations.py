@@ -201,10 +201,16 @@ class LoadSession(Operation[OpenedSession]):
 
 @frozen
 class LoadWallet(Operation[WalletState | None]):
-    """The latest state, or that of a sequence."""
+    """The latest state, or that of a sequence.
+
+    ``token_hash``: of the session that asks. Fails with BadToken where it has ended, in the same
+    read: after a password change its device has no keys for what is stored, and would take it for
+    a forgery. None: no session asks.
+    """
 
     account_id: int
     sequence: int | None
+    token_hash: bytes | None = field(default=None, repr=False)
 
 
 @frozen

@@ -289,11 +289,6 @@ class Session:
         assert self.token_hash is not None, "called before login or resume"
         return self.token_hash
 
-    @property
-    def is_revoked(self) -> bool:
-        """Whether the session's token is gone already."""
-        return self._revoked is not None
-
     def join(self, owner: TokenOwner, token_hash: bytes | None, call: Login | Resume) -> None:
         """Hear what concerns the account, to be told once the opening is answered."""
         self.account_id = owner.account_id

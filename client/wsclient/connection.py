@@ -102,18 +102,24 @@ async def open_websocket(
     else that in ``WSSERVER_CA``. ``allow_plaintext``, or 1 in ``WSSERVER_ALLOW_PLAINTEXT``: take
     ``ws://`` to other machines too, which anyone on the way can read and change.
     """
-    secure = _is_secure(url)
-    if not secure and not _is_loopback(url) and not (allow_plaintext or _allows_plaintext()):
+    return WebSocketConnection(await open_socket(url, ca=ca, allow_plaintext=allow_plaintext))
+
+
+async def open_socket(
+    url: str, *, ca: str | os.PathLike[str] | None = None, allow_plaintext: bool = False
+) -> ClientConnection:
+    """The socket of `open_websocket`, which still knows how the server answered its opening."""
+    secure = is_secure(url)
+    if not secure and not is_loopback(url) and not (allow_plaintext or _allows_plaintext()):
         raise CannotConnect(url, _PLAINTEXT_REFUSED)
-    ca = ca or os.environ.get("WSSERVER_CA")
     try:
-        socket = await connect(
+        return await connect(
             url,
-            ssl=_trust(ca) if secure else None,
+            ssl=make_trust(ca) if secure else None,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,  # ciphertext does not shrink
             user_agent_header=f"wallet-sync-client/{_version()}",
-            proxy=None if _is_loopback(url) else True,
+            proxy=None if is_loopback(url) else True,
             open_timeout=OPENING_TIMEOUT_S,
             ping_interval=PING_INTERVAL_S,
             ping_timeout=PING_TIMEOUT_S,
@@ -121,8 +127,7 @@ async def open_websocket(
             max_size=Limits().message_bytes,
         )
     except (OSError, InvalidHandshake, InvalidURI, ValueError) as error:
-        raise CannotConnect(url, _describe(error)) from error
-    return WebSocketConnection(socket)
+        raise CannotConnect(url, describe_opening_failure(error)) from error
 
 
 def _lost(closed: ConnectionClosed) -> ConnectionLost:
@@ -139,8 +144,12 @@ _PLAINTEXT_REFUSED: Final = (
 )
 
 
-def _trust(ca: str | os.PathLike[str] | None) -> ssl.SSLContext:
-    """What verifies the server's certificate: by one authority, or by those of the system."""
+def make_trust(ca: str | os.PathLike[str] | None) -> ssl.SSLContext:
+    """What verifies the server's certificate: by one authority, or by those of the system.
+
+    Raises ValueError where the authority's file can't be used.
+    """
+    ca = ca or os.environ.get("WSSERVER_CA")
     try:
         return ssl.create_default_context(cafile=ca)
     except FileNotFoundError:
@@ -149,7 +158,8 @@ def _trust(ca: str | os.PathLike[str] | None) -> ssl.SSLContext:
         raise ValueError(f"the authority's file {ca} has no certificate in PEM format") from None
 
 
-def _describe(error: Exception) -> str:
+def describe_opening_failure(error: Exception) -> str:
+    """Why no connection came about, for people."""
     match error:
         case ssl.SSLCertVerificationError():
             return (
@@ -171,7 +181,8 @@ def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _is_secure(url: str) -> bool:
+def is_secure(url: str) -> bool:
+    """Whether the address is one of TLS."""
     return not url.lower().startswith("ws://")
 
 
@@ -179,7 +190,8 @@ def _allows_plaintext() -> bool:
     return os.environ.get("WSSERVER_ALLOW_PLAINTEXT") == "1"
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether the address is on this machine."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:

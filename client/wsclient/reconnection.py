@@ -28,6 +28,7 @@ from wsschema.messages import (
     METHOD_OF,
     Acknowledge,
     Call,
+    ChangePassword,
     Discover,
     GetHistory,
     GetServerInfo,
@@ -196,12 +197,16 @@ class Outbox:
             for entry in self._unanswered.values()
         )
 
-    def drop_pushes(self) -> list[tuple[Unanswered, WalletSyncError]]:
-        """Takes out the pushes: what they were made on is not what the server has any more."""
-        pushes = [entry for entry in self._unanswered.values() if type(entry.call) is PushWallet]
-        for entry in pushes:
+    def drop_outdated(self) -> list[tuple[Unanswered, WalletSyncError]]:
+        """Takes out what rests on states that the server, which was restored, has no more."""
+        outdated = [
+            entry
+            for entry in self._unanswered.values()
+            if isinstance(entry.call, Acknowledge | ChangePassword | PushWallet)
+        ]
+        for entry in outdated:
             del self._unanswered[entry.id]
-        return [(entry, AnswerLost(entry.method)) for entry in pushes]
+        return [(entry, AnswerLost(entry.method)) for entry in outdated]
 
     def lose_connection(self, code: int | None) -> list[tuple[Unanswered, WalletSyncError]]:
         """Readies what may be repeated for the next connection; gives what fails instead, and why.

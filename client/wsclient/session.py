@@ -376,7 +376,7 @@ class Session:
         if self.witness.see_opened(opened):
             self._events.drop_wallet()
             # One that lands on restored data would overwrite what others have merged into it.
-            for entry, error in self._outbox.drop_pushes():
+            for entry, error in self._outbox.drop_outdated():
                 self._settle(entry, error)
         self._put(Online(opened.epoch))
         wallet = opened.wallet

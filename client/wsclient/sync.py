@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from wsclient import crypto
 from wsclient.crypto import LINEAGE_DEVICES_MAX, Contents, Keys
 from wsclient.errors import (
-    BadCredentials,
     Conflict,
     InternalError,
     MessageTooLarge,
@@ -202,21 +201,40 @@ class SyncCore:
             if state.sequence < pushed.version.sequence:
                 self._settle_pushed()
 
-    def finish_password_change(self) -> None:
-        """A login with the keys to come has succeeded: the change was carried out."""
+    def finish_password_change(self, *, answered: bool) -> None:
+        """The change was carried out.
+
+        ``answered``: so it was answered; else a login with the keys to come has succeeded.
+        """
         change = self.state.password_change
         assert change is not None, "only a change that was begun is finished"
         self.state.password_change = None
         self.set_keys(change.keys)
         sealed = change.sealed
         if sealed is not None and sealed.version.sequence > self.sequence:
-            self._land(sealed)
+            if answered:
+                self._land(sealed)
+            else:
+                # It may have been sent before there was a wallet too: pushed again, this one lands
+                # once.
+                self.state.pushed = sealed
         self.dirty = True
 
     def drop_password_change(self) -> None:
         """The change was refused for good."""
         self.state.password_change = None
         self.dirty = True
+
+    def lose_password_change(self) -> None:
+        """A login with yet other keys has succeeded: another device has changed the password.
+
+        What was sealed for this device's change may have landed before: the lineage tells.
+        """
+        change = self.state.password_change
+        assert change is not None, "only a change that was begun is lost"
+        self.drop_password_change()
+        if change.sealed is not None:
+            self.state.pushed = change.sealed
 
     def accept(self, latest: WalletState, *, landed: bool = False) -> None:
         """Take in a state of the server's that the witness has let pass.
@@ -287,13 +305,15 @@ class SyncCore:
     def take_password_error(self, error: WalletSyncError) -> bool:
         """Take in why a change was not carried out; False when it was refused for good."""
         match error:
-            case BadCredentials():
-                pass
             case Conflict(wallet=WalletState() as latest):
                 self.accept(latest)
                 return True
-            case ServiceUnavailable() | TooManyRequests() | Unauthorized() | InternalError():
+            case ServiceUnavailable() | TooManyRequests() | InternalError():
                 return True  # To be tried again.
+            case Unauthorized():
+                # Somebody changed it first, and that may be this device, by a call of which the
+                # answer was lost: the next login tells.
+                return True
             case WalletExists():
                 return True  # The first of all states has just come: it is about to be heard of.
         self.drop_password_change()

@@ -40,6 +40,7 @@ from wsclient.errors import (
     SessionEnded,
     StateRefused,
     TooManyRequests,
+    Unauthorized,
     WalletExists,
     WalletSyncError,
     WrongPassword,
@@ -481,7 +482,7 @@ class SyncedWallet:
         """Resumes, or logs in by the keys that are here or by the root password."""
         state = self._core.state
         change = state.password_change
-        if change is not None and await self._try_login(session, change.keys, changed=True):
+        if change is not None and await self._try_login(session, change.keys):
             return  # What was begun has been carried out.
         if state.token is not None and state.keys is not None:
             try:
@@ -494,19 +495,29 @@ class SyncedWallet:
         if state.keys is not None and not self._keys_are_old:
             if await self._try_login(session, state.keys):
                 return
+            if change is not None and await self._try_login(session, change.keys):
+                return  # What was begun has been carried out just now.
             self._keys_are_old = True
         await self._log_in_with_password(session)
 
-    async def _try_login(self, session: Session, keys: Keys, *, changed: bool = False) -> bool:
+    async def _try_login(self, session: Session, keys: Keys) -> bool:
         try:
             await session.login(keys, device_id=self.device_id, device_name=self._device_name)
         except BadCredentials:
             return False
-        if changed:
-            self._finish_password_change()
+        await self._take_up(session, keys)
+        return True
+
+    async def _take_up(self, session: Session, keys: Keys) -> None:
+        """Go on with the keys that a login has succeeded with."""
+        change = self._core.state.password_change
+        if change is not None and keys == change.keys:
+            self._finish_password_change(answered=False)
+        elif change is not None and keys != self._core.state.keys:
+            self._core.lose_password_change()
+            self._refusal = BadCredentials("another device changed the password first")
         self._begin(session, keys)
         await self._save()
-        return True
 
     async def _log_in_with_password(self, session: Session) -> None:
         """By the root password that was given, or else by what is asked for."""
@@ -531,12 +542,8 @@ class SyncedWallet:
             except BadCredentials:
                 self._root_password = None
             else:
-                self._begin(session, keys)
-                await self._save()
+                await self._take_up(session, keys)
                 self._root_password = None
-                if state.password_change is not None:
-                    self._core.drop_password_change()
-                    self._refusal = BadCredentials("another device changed the password first")
                 store = self._opened_store()
                 self._tidy_passwords = functools.partial(store.keep_only_password, root_password)
                 self._core.dirty, self._keys_are_old = True, False
@@ -603,7 +610,8 @@ class SyncedWallet:
             await self._carry_out(session, action)
         except (ServiceUnavailable, TooManyRequests) as error:
             await asyncio.sleep(error.retry_after_ms / 1000 * (1 + random.random()))  # noqa: S311  # spreads those who were refused together
-        except (InternalError, WalletExists):
+        except (InternalError, Unauthorized, WalletExists):
+            # Whose token has ended is about to be told why: that ends this session.
             await asyncio.sleep(RETRY_S)
         except AnswerLost:
             pass  # The session comes back, or ends, by itself.
@@ -666,10 +674,10 @@ class SyncedWallet:
                 self._refusal = error
                 self._tidy_passwords = self._opened_store().drop_newest_password
         else:
-            self._finish_password_change()
+            self._finish_password_change(answered=True)
 
-    def _finish_password_change(self) -> None:
-        self._core.finish_password_change()
+    def _finish_password_change(self, *, answered: bool) -> None:
+        self._core.finish_password_change(answered=answered)
         self._tidy_passwords = self._opened_store().keep_newest_password
 
     # What the above have in common.
@@ -858,5 +866,5 @@ async def _finish_in_thread(function: Callable[..., R], *arguments: Any) -> R:
 
 
 def _raise_if_passing(error: WalletSyncError) -> None:
-    if isinstance(error, (*_PASSING, WalletExists)):
+    if isinstance(error, (*_PASSING, Unauthorized, WalletExists)):
         raise error

@@ -36,7 +36,12 @@ _ANY_METHOD = (
     errors.RateLimited,
     errors.Unavailable,
 )
-# A call that changes something is checked against the token once more, where the change is made.
+_AUTHENTICATED = (
+    errors.NotAuthenticated,
+    # The token may have ended a moment ago: what changes something, or gives a wallet, is checked
+    # against it once more where that is done.
+    errors.BadToken,
+)
 _OWN: dict[str, tuple[type[RpcError], ...]] = {
     "account.register": (errors.NotAllowed, errors.AccountExists),
     "account.verify": (errors.BadVerificationToken,),
@@ -44,13 +49,12 @@ _OWN: dict[str, tuple[type[RpcError], ...]] = {
     "account.requestReset": (errors.NotAllowed,),
     "account.reset": (errors.BadResetToken,),
     "account.changePassword": (
-        errors.BadToken,
         errors.BadCredentials,
         errors.Conflict,
         errors.WalletExists,
         errors.WalletTooLarge,
     ),
-    "account.delete": (errors.BadToken, errors.BadCredentials),
+    "account.delete": (errors.BadCredentials,),
     "session.login": (
         errors.BadCredentials,
         errors.NotVerified,
@@ -59,16 +63,10 @@ _OWN: dict[str, tuple[type[RpcError], ...]] = {
         errors.TooManyDevices,
     ),
     "session.resume": (errors.BadToken, errors.AlreadyAuthenticated, errors.AccountDisabled),
-    "session.logout": (errors.BadToken,),
     "wallet.get": (errors.NoWallet, errors.NoSuchVersion),
-    "wallet.push": (
-        errors.BadToken,
-        errors.AccountDisabled,
-        errors.Conflict,
-        errors.WalletTooLarge,
-    ),
-    "wallet.ack": (errors.BadToken, errors.NoSuchVersion),
-    "device.revoke": (errors.BadToken, errors.NoSuchDevice),
+    "wallet.push": (errors.AccountDisabled, errors.Conflict, errors.WalletTooLarge),
+    "wallet.ack": (errors.NoSuchVersion,),
+    "device.revoke": (errors.NoSuchDevice,),
 }
 
 _DESCRIPTION = """\
@@ -81,7 +79,7 @@ client ignores those that it does not know."""
 
 def errors_of(method: Method) -> tuple[type[RpcError], ...]:
     """Every error that the method itself may answer with; those of the envelope come before it."""
-    authentication = (errors.NotAuthenticated,) if method.authenticated else ()
+    authentication = _AUTHENTICATED if method.authenticated else ()
     return _ANY_METHOD + authentication + _OWN.get(method.name, ())
 
 

@@ -27,8 +27,10 @@ from wsschema.messages import (
     REVOCATION_REASONS,
     Acknowledge,
     Call,
+    ChangePassword,
     DeleteAccount,
     GetWallet,
+    Kdf,
     Ping,
     PushWallet,
     RequestReset,
@@ -299,12 +301,14 @@ def test_a_push_that_waits_for_its_answer_is_known_by_its_state() -> None:
     assert not outbox.holds_push(3, "hmac 3")
 
 
-def test_pushes_are_taken_out_and_their_answers_lost_where_the_data_was_restored() -> None:
+def test_what_rests_on_lost_states_is_taken_out_where_the_data_was_restored() -> None:
     outbox = Outbox()
     push = outbox.add(PushWallet(1, "-", "h"))
     ping = outbox.add(Ping())
-    ((entry, error),) = outbox.drop_pushes()
-    assert entry is push
-    assert isinstance(error, AnswerLost)
+    acknowledgement = outbox.add(Acknowledge(1))
+    change = outbox.add(ChangePassword("old password", "new password", "a" * 64, Kdf.scrypt(2**14)))
+    dropped = outbox.drop_outdated()
+    assert [entry for entry, _ in dropped] == [push, acknowledgement, change]
+    assert all(isinstance(error, AnswerLost) for _, error in dropped)
     assert outbox.next_unsent() is ping
     assert len(outbox) == 1

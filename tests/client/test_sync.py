@@ -433,7 +433,7 @@ def test_a_password_change_takes_the_wallet_along() -> None:
     assert isinstance(sent, SendPasswordChange)
     assert sent.change.sealed is not None
     assert sent.change.sealed.version.sequence == 3
-    core.finish_password_change()
+    core.finish_password_change(answered=True)
     assert (core.sequence, core.state.keys, core.state.password_change) == (3, NEW_KEYS, None)
     assert core.settled or core.witness.sequence < 3
 
@@ -442,7 +442,7 @@ def test_where_there_is_no_wallet_the_password_is_changed_without_one() -> None:
     core = make_core()
     open_session(core)
     assert begin_change(core).change.sealed is None
-    core.finish_password_change()
+    core.finish_password_change(answered=True)
     assert core.state.keys == NEW_KEYS
 
 
@@ -479,7 +479,7 @@ def test_a_password_change_that_was_too_late_is_made_anew() -> None:
         (Unavailable(retry_after_ms=1), True),
         (BadToken(), True),
         (WalletExists(), True),
-        (BadCredentials(), False),
+        (BadCredentials(), True),
         (InvalidParams("no", path="kdf", reason="out_of_range"), False),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -213,6 +214,11 @@ def everything_readable(tokens_given: int) -> list[Make]:
 
     makers = [
         of_token(kind, index) for kind in (LoadSession, FindToken) for index in range(tokens_given)
+    ]
+    makers += [
+        of_token(functools.partial(LoadWallet, account_id, None), index)
+        for account_id in (1, 2)
+        for index in range(tokens_given)
     ]
     fixed: list[Operation[Any]] = []
     for email in "abc":

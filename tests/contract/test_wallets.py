@@ -14,6 +14,7 @@ from wsschema.times import time_from_ms
 from wsserver.operations import (
     LoadHistory,
     LoadSession,
+    LoadWallet,
     Operation,
     Pushed,
     PushState,
@@ -492,3 +493,46 @@ async def test_a_refused_operation_leaves_nothing_of_itself_in_its_batch(
         Pushed,
     ]
     assert await phone.account.device_ids() == ["laptop", "phone"]
+
+
+@pytest.mark.parametrize("sequence", [None, 1, 2])
+async def test_a_session_is_given_a_wallet_while_its_token_lives(
+    phone: Login, sequence: int | None
+) -> None:
+    await phone.push_many([1, 2])
+    backend, account_id = phone.account.backend, phone.account.account_id
+    load = LoadWallet(account_id, sequence, phone.token_hash)
+    assert await backend.perform(load) == await phone.account.wallet(sequence)
+
+    await backend.perform(phone.ending())
+
+    with pytest.raises(BadToken):
+        await backend.perform(load)
+
+
+async def test_a_session_left_behind_by_a_password_change_is_not_given_the_new_wallet(
+    phone: Login, laptop: Login
+) -> None:
+    await phone.push(1)
+    backend, account_id = phone.account.backend, phone.account.account_id
+    change = phone.replacing(SealedWallet(2, "sealed anew", "mac"))
+
+    # The read may be done with the change, before anybody is told of it.
+    _, given = await backend.perform_batch(
+        [change, LoadWallet(account_id, None, laptop.token_hash)]
+    )
+
+    assert isinstance(given, BadToken) or given == WalletState(
+        1, "wallet", "hmac", "phone", time_from_ms(backend.clock.now_ms)
+    )
+    with pytest.raises(BadToken):
+        await backend.perform(LoadWallet(account_id, None, laptop.token_hash))
+
+
+async def test_a_token_gives_no_wallet_of_another_account(backend: Backend, phone: Login) -> None:
+    other = await register(backend, "ann@example.com")
+    stranger = await other.log_in()
+    await stranger.push(1)
+
+    with pytest.raises(BadToken):
+        await backend.perform(LoadWallet(other.account_id, None, phone.token_hash))

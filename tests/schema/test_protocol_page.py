@@ -21,7 +21,7 @@ from wsschema.codec import (
     parse_incoming,
     parse_message,
 )
-from wsschema.errors import JSON_RPC_ERRORS, PROTOCOL_ERRORS, NotAuthenticated
+from wsschema.errors import JSON_RPC_ERRORS, PROTOCOL_ERRORS, BadToken, NotAuthenticated
 from wsschema.fields import (
     FIELD_REASONS,
     Boolean,
@@ -117,9 +117,15 @@ def test_the_errors_of_json_rpc_are_in_their_table_with_their_data() -> None:
 
 
 def test_every_method_is_told_with_the_errors_of_its_own() -> None:
-    common = {*errors_of(METHODS["server.info"]), NotAuthenticated}
+    common = {
+        authenticated: {*errors_of(METHODS[name])}
+        for authenticated, name in ((False, "server.info"), (True, "wallet.history"))
+    }
+    assert common[True] - common[False] == {NotAuthenticated, BadToken}
     own = {
-        name: [kind.reason for kind in errors_of(method) if kind not in common]
+        name: [
+            kind.reason for kind in errors_of(method) if kind not in common[method.authenticated]
+        ]
         for name, method in METHODS.items()
     }
     rows = table("method", "may answer")

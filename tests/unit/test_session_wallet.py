@@ -247,7 +247,7 @@ def test_a_get_does_not_read_on_for_the_wallet_of_a_deleted_account(world: World
     world.do(RemoveAccount)
     get.perform().answer()
     assert not world.jobs
-    assert phone.answer(ids[1])["data"]["reason"] == "no_wallet"
+    assert phone.answer(ids[1])["data"]["reason"] == "bad_token"
     assert phone.closed == (4401, "account_deleted")
 
 

@@ -218,7 +218,9 @@ class StoreModel:
             case LoadSession(token_hash=token_hash):
                 account, device = self._require(token_hash)
                 return self._opened(account, device)
-            case LoadWallet(account_id=account_id, sequence=sequence):
+            case LoadWallet(account_id=account_id, sequence=sequence, token_hash=token_hash):
+                if token_hash is not None:
+                    self._require(token_hash)
                 wanted = self._find(account_id)
                 if wanted is None:
                     return None

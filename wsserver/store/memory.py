@@ -160,7 +160,9 @@ class Memory:
                 return TokenOwner(found[0].account_id, found[1].record.device_id)
             case LoadSession():
                 return self._load_session(operation)
-            case LoadWallet(account_id, sequence):
+            case LoadWallet(account_id, sequence, token_hash):
+                if token_hash is not None:
+                    self._find_session(token_hash, account_id)
                 account = self.accounts.get(account_id)
                 if account is None:
                     return None

@@ -58,6 +58,9 @@ _LATEST = (
     .order_by(versions.c.sequence.desc())
     .limit(1)
 )
+_TOKEN = select(devices.c.device_id).where(
+    devices.c.token_hash == bindparam("token_hash"), devices.c.account_id == bindparam("account_id")
+)
 _HISTORY = (
     select(
         versions.c.sequence,
@@ -217,6 +220,10 @@ def load_wallet(
 ) -> WalletState | None:
     """The latest state, or that of a sequence which is still kept."""
     account_id, sequence = operation.account_id, operation.sequence
+    if operation.token_hash is not None:
+        session = {"account_id": account_id, "token_hash": operation.token_hash}
+        if connection.execute(_TOKEN, session).one_or_none() is None:
+            raise BadToken
     if sequence is None:
         row = connection.execute(_LATEST, {"account_id": account_id}).one_or_none()
         return None if row is None else _state(row)
