@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVER_INSTALLED := $(VENV)/.server-installed
 ALL_INSTALLED := $(VENV)/.all-installed
+FUZZ_INSTALLED := $(VENV)/.fuzz-installed
 # Compiling everything costs a third of the time; what is imported is compiled then.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -21,7 +22,8 @@ UV := build/uv/bin/uv pip compile --no-config --universal --python-version 3.11 
 	--generate-hashes --no-strip-extras --quiet --custom-compile-command "make lock" $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo walkthrough test coverage bench bench-report check docs format lock clean
+.PHONY: help setup run demo walkthrough test coverage fuzz bench bench-report check docs format lock \
+	clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +50,11 @@ $(ALL_INSTALLED): requirements.lock $(SERVER_INSTALLED)
 	@$(INSTALL) --require-hashes -r requirements.lock
 	@touch $@
 
+# Apart, for it is large and only this needs it.
+$(FUZZ_INSTALLED): requirements-fuzz.lock $(ALL_INSTALLED)
+	@$(INSTALL) --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
 run: $(SERVER_INSTALLED) ## Serve on loopback, open to everyone, for development
 	@exec env WSSERVER_VERIFICATION=$${WSSERVER_VERIFICATION:-open} \
 		WSSERVER_HOST=$${WSSERVER_HOST:-127.0.0.1} $(BIN)/wsserver serve
@@ -68,6 +75,9 @@ test: setup ## Run the tests; the core must be covered by every branch
 
 coverage: setup ## Write what the last `make test` covered to htmlcov/index.html
 	@$(BIN)/python -m coverage html
+
+fuzz: $(FUZZ_INSTALLED) ## Fuzz on all cores for MINUTES=10 (FUZZ_OPTIONS=--keep adds to the corpus)
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(FUZZ_OPTIONS)
 
 bench: setup ## Measure everything that has a target, in ten minutes on an idle machine
 	@$(BIN)/python -m benchmarks
@@ -94,9 +104,12 @@ format: setup ## Format the code and mend what can be mended
 lock: ## Lock the dependencies anew (LOCK_OPTIONS=--upgrade takes the newest)
 	@[ -x build/uv/bin/uv ] || "$(PYTHON)" -m venv build/uv
 	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
-	@$(UV) --all-extras pyproject.toml --output-file requirements.lock
+	@$(UV) $(addprefix --extra ,bench cli docs lbry server test) pyproject.toml \
+		--output-file requirements.lock
 	@$(UV) --extra server --extra lbry --constraints requirements.lock pyproject.toml \
 		--output-file requirements-server.lock
+	@$(UV) --extra fuzz --constraints requirements.lock pyproject.toml \
+		--output-file requirements-fuzz.lock
 	@echo hatchling | $(UV) --constraints requirements.lock - \
 		--output-file requirements-build.lock
 

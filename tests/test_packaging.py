@@ -20,7 +20,12 @@ PACKAGES = {
     "wsschema": ROOT / "schema/wsschema",
     "wsserver": ROOT / "wsserver",
 }
-LOCKS = ["requirements.lock", "requirements-server.lock", "requirements-build.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-server.lock",
+    "requirements-fuzz.lock",
+    "requirements-build.lock",
+]
 BUILD_TIMEOUT_S = 60
 
 
@@ -93,7 +98,8 @@ def test_the_wheel_names_its_licence_its_command_and_its_extras(wheel: Path) -> 
     assert metadata["Name"] == "wallet-sync"
     assert metadata["License-Expression"] == "MIT"
     assert "licenses/LICENSE" in files
-    assert metadata.get_all("Provides-Extra") == ["bench", "cli", "docs", "lbry", "server", "test"]
+    extras = ["bench", "cli", "docs", "fuzz", "lbry", "server", "test"]
+    assert metadata.get_all("Provides-Extra") == extras
     assert "wsserver = wsserver.cli:main" in commands
 
 
@@ -138,6 +144,7 @@ def test_a_lock_pins_each_version_by_its_hashes_and_names_no_host(lock: str) -> 
     [
         ("requirements.lock", ["bench", "cli", "docs", "lbry", "server", "test"]),
         ("requirements-server.lock", ["lbry", "server"]),
+        ("requirements-fuzz.lock", ["fuzz"]),
     ],
 )
 def test_a_lock_satisfies_what_the_project_declares(lock: str, extras: list[str]) -> None:

@@ -416,6 +416,8 @@ class Connection(Peer):
             self.abort()
         elif not lenient and self._is_silent(now_s):
             self.close(CloseCode.INTERNAL_ERROR, "keepalive: no sign of life")
+            # Who is not there can't answer it: the device is offline from now on.
+            self._end(linger=False)
         elif now_s >= self._ping_at_s:
             self._ping(now_s)
 

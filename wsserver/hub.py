@@ -132,7 +132,7 @@ class Hub:
                 self._apply(event.account_id, event.device_id, event.sequence, listeners)
             case Revoked():
                 for listener in listeners:
-                    if _concerns(event, listener):
+                    if concerns(event, listener):
                         listener.revoked(event.reason)
             case _:
                 assert_never(event)
@@ -162,7 +162,8 @@ class Hub:
                 listener.device_updated(update)
 
 
-def _concerns(event: Revoked, listener: Listener) -> bool:
+def concerns(event: Revoked, listener: Listener) -> bool:
+    """Whether the listener's token is one of those that have ended."""
     token_hash = listener.token_hash
     if token_hash is None or token_hash == event.kept_token_hash:
         return False

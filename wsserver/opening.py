@@ -26,7 +26,7 @@ _TLS_HANDSHAKE: Final = b"\x16\x03"
 class Opening(Peer):
     """One peer up to the upgrade; then a `Connection` takes its transport over."""
 
-    __slots__ = ("_asked", "_head", "_received", "opened_at_s")
+    __slots__ = ("_asked", "_awaits_answer", "_head", "_received", "opened_at_s")
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener)
@@ -35,6 +35,7 @@ class Opening(Peer):
         self._asked = False
         self._head = b""
         """The whole head, while it waits for its turn."""
+        self._awaits_answer = False
         self.opened_at_s = listener.clock()
 
     # What the event loop calls.
@@ -69,6 +70,9 @@ class Opening(Peer):
     def eof_received(self) -> bool:
         """Ends the connection; a request that has come whole is answered first."""
         self.ask()
+        transport = self._transport
+        if self._awaits_answer and transport is not None and transport.can_write_eof():
+            return True  # It has its own timeout. TLS has no half of a connection to keep open.
         return super().eof_received()
 
     # What the listener calls.
@@ -89,6 +93,7 @@ class Opening(Peer):
         else:
             # The awaited answer has its own timeout.
             self._deadline_s = NEVER
+            self._awaits_answer = True
             self._pause_reading(True)
             self._listener.answer_later(self, handshake, answer)
 

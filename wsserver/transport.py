@@ -26,6 +26,7 @@ from wsserver.connection import (
     Connection,
 )
 from wsserver.deadlines import Wheel
+from wsserver.failures import report_failure
 from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
 from wsserver.peer import NEVER, Peer, TransportLimits
@@ -384,7 +385,12 @@ class Listener:
     def _flush(self) -> None:
         unflushed, self._unflushed = self._unflushed, []
         for connection in unflushed:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception as error:
+                # What it was to be told is lost, so it has to ask again; the others lose nothing.
+                report_failure("a connection could not be written to, and is dropped", error)
+                connection.abort()
 
     async def _await_answer(
         self, opening: Opening, handshake: Handshake, answer: Awaitable[Response | None]

@@ -18,12 +18,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
+import orjson
 import scrypt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from wsclient.errors import StateRefused, WeakKdf
 from wsschema.fields import lower_email
+from wsschema.limits import INTEGER_MAX
 from wsschema.messages import Kdf
 
 DEFAULT_KDF: Final = Kdf.scrypt(2**17)
@@ -159,8 +161,10 @@ def open_sealed(keys: Keys, sequence: int, encrypted_wallet: str) -> Contents:
         raise _cannot_open(sequence, "it does not open with this account's key") from None
     header, newline, wallet = plaintext.partition(b"\n")
     try:
-        lineage = json.loads(header)
-    except ValueError:
+        # Of JSON no more than what can be sealed and kept again: no lone surrogate, nothing too
+        # deep, no number beyond 64 bits. Another device of the account may have written anything.
+        lineage = orjson.loads(header)
+    except orjson.JSONDecodeError:
         lineage = None
     if not newline or not isinstance(lineage, dict):
         raise _cannot_open(sequence, "what it seals is not in this protocol's form")
@@ -180,7 +184,9 @@ def _is_device_map(devices: Any) -> TypeGuard[dict[str, int]]:
     return (
         isinstance(devices, dict)
         and len(devices) <= LINEAGE_DEVICES_MAX
-        and all(type(sequence) is int and sequence >= 1 for sequence in devices.values())
+        and all(
+            type(sequence) is int and 1 <= sequence <= INTEGER_MAX for sequence in devices.values()
+        )
     )
 
 

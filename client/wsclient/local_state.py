@@ -10,11 +10,13 @@ import base64
 import dataclasses
 import secrets
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Final
 
 import orjson
 
 from wsclient.crypto import Keys
+from wsschema.fields import FieldError, decode
 from wsschema.messages import Kdf
 
 FORMAT: Final = 1
@@ -92,19 +94,25 @@ def decode_state(payload: bytes) -> LocalState:
         if members.pop("v") != FORMAT:
             raise ValueError("a later version")
         return LocalState(
-            device_id=members["device_id"],
+            device_id=_typed(members["device_id"], str),
             value=_decode_bytes(members["value"]),
             base=_decode_version(members["base"]),
             pushed=_decode_sealed(members["pushed"]),
-            epoch=members["epoch"],
-            sequence=members["sequence"],
-            hmac=members["hmac"],
-            token=members["token"],
+            epoch=_typed(members["epoch"], str, NoneType),
+            sequence=_typed(members["sequence"], int),
+            hmac=_typed(members["hmac"], str, NoneType),
+            token=_typed(members["token"], str, NoneType),
             keys=_decode_keys(members["keys"]),
             password_change=_decode_password_change(members["password_change"]),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, FieldError) as error:
         raise ValueError("not in the form of this version") from error
+
+
+def _typed(value: Any, *kinds: type[Any]) -> Any:
+    if type(value) not in kinds:
+        raise TypeError(f"{type(value).__name__} is not kept here")
+    return value
 
 
 def _encode_bytes(value: Any) -> str:
@@ -121,19 +129,25 @@ def _decode_keys(members: dict[str, Any] | None) -> Keys | None:
     if members is None:
         return None
     return Keys(
-        email=members["email"],
-        password=members["password"],
+        email=_typed(members["email"], str),
+        password=_typed(members["password"], str),
         hmac_key=base64.b64decode(members["hmac_key"], validate=True),
         seal_key=base64.b64decode(members["seal_key"], validate=True),
-        kdf=Kdf(**members["kdf"]),
+        kdf=decode(Kdf, members["kdf"]),
     )
 
 
 def _decode_version(members: dict[str, Any] | None) -> Version | None:
     if members is None:
         return None
-    wallet = base64.b64decode(members["wallet"], validate=True)
-    return Version(**{**members, "wallet": wallet})
+    devices = _typed(members["devices"], dict)
+    return Version(
+        sequence=_typed(members["sequence"], int),
+        hmac=_typed(members["hmac"], str),
+        wallet=base64.b64decode(members["wallet"], validate=True),
+        previous=_typed(members["previous"], str, NoneType),
+        devices={device_id: _typed(newest, int) for device_id, newest in devices.items()},
+    )
 
 
 def _decode_sealed(members: dict[str, Any] | None) -> Sealed | None:
@@ -142,7 +156,7 @@ def _decode_sealed(members: dict[str, Any] | None) -> Sealed | None:
     version = _decode_version(members["version"])
     if version is None:
         raise ValueError("a state without its contents")
-    return Sealed(version, members["encrypted_wallet"])
+    return Sealed(version, _typed(members["encrypted_wallet"], str))
 
 
 def _decode_password_change(members: dict[str, Any] | None) -> PasswordChange | None:
@@ -151,4 +165,5 @@ def _decode_password_change(members: dict[str, Any] | None) -> PasswordChange | 
     keys = _decode_keys(members["keys"])
     if keys is None:
         raise ValueError("a change without its keys")
-    return PasswordChange(keys, members["client_salt_seed"], _decode_sealed(members["sealed"]))
+    client_salt_seed = _typed(members["client_salt_seed"], str)
+    return PasswordChange(keys, client_salt_seed, _decode_sealed(members["sealed"]))

@@ -99,6 +99,8 @@ class SyncCore:
         """A state that waits to be merged."""
         self._pushed_is_void = False
         """Whether what is on its way was sealed under keys that are the account's no more."""
+        self._pushed_before = False
+        """Whether what is on its way was made before this session, in which it may have landed."""
         self._acknowledged = 0
         self._refused: bytes | None = None
         """A value that the server does not take."""
@@ -193,6 +195,7 @@ class SyncCore:
         self._acknowledged = 0
         self._read_witness()
         pushed = state.pushed
+        self._pushed_before = pushed is not None
         assert state.keys is not None, "a session has keys"
         if pushed is not None and not _is_under(state.keys, pushed):
             # Sealed under a password that was changed since. Whether it landed is told by the
@@ -210,6 +213,8 @@ class SyncCore:
         assert change is not None, "only a change that was begun is finished"
         self.state.password_change = None
         self.set_keys(change.keys)
+        # It has ended every token. One that a restore brings back is another password's.
+        self.state.token = None
         sealed = change.sealed
         if sealed is not None and sealed.version.sequence > self.sequence:
             if answered:
@@ -358,13 +363,15 @@ class SyncCore:
     def _land(self, sealed: Sealed) -> None:
         """What this device made is stored, so that both sides share it."""
         self.state.base, self.dirty = sealed.version, True
-        # A push acknowledges its own sequence.
-        self.note_acknowledged(sealed.version.sequence)
+        if not self._pushed_before:
+            # A push acknowledges its own sequence; a repeated one changes nothing.
+            self.note_acknowledged(sealed.version.sequence)
         self.events.append(Pushed(sealed.version.sequence))
 
     def _settle_pushed(self) -> None:
         """It is known whether what was on its way has landed."""
-        self.state.pushed, self._pushed_is_void, self.dirty = None, False, True
+        self.state.pushed, self.dirty = None, True
+        self._pushed_is_void = self._pushed_before = False
 
     def _newest_own_push(self) -> int:
         return max(

@@ -586,7 +586,10 @@ class SyncedWallet:
             self._has_work.clear()
             wait_s = self._debounce.wait_s(time.monotonic())
             action = self._next_action(may_push=wait_s == 0) if self._is_online() else None
-            await self._save()
+            if self._is_unsaved():
+                # What comes in while it is written may call for something else.
+                await self._save()
+                continue
             if action is not None:
                 if not isinstance(action, SendAck):
                     self._set_status(Status.SYNCING)
@@ -787,6 +790,9 @@ class SyncedWallet:
         if self._store is None:
             raise SessionEnded("closed")
         return self._store
+
+    def _is_unsaved(self) -> bool:
+        return self._core.dirty or self._tidy_passwords is not None or self._saving.locked()
 
     async def _save(self) -> None:
         """Writes what has changed, durably; OSError when it can't be."""

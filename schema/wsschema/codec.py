@@ -88,12 +88,12 @@ class Batch:
 
 
 def parse_message(payload: bytes | bytearray, *, batch_max: int) -> Request | Malformed | Batch:
-    """What a client's message asks; never raises.
+    """What a client's message asks; raises nothing but MemoryError.
 
     ``batch_max``: calls a batch may hold; an empty or a larger one is answered with one -32600.
     """
     try:
-        value = orjson.loads(payload)
+        value = _load(payload)
     except orjson.JSONDecodeError:
         return Malformed(None, ParseError())
     if type(value) is not list:
@@ -102,6 +102,17 @@ def parse_message(payload: bytes | bytearray, *, batch_max: int) -> Request | Ma
         text = f"Invalid Request: a batch holds 1 to {batch_max} calls; this one has {len(value)}"
         return Malformed(None, InvalidRequest(text))
     return Batch(tuple(_parse_request(item) for item in value))
+
+
+def _load(payload: bytes | bytearray | str) -> Any:
+    """The value; raises JSONDecodeError, or MemoryError, which orjson calls the same."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith("Not enough memory"):
+            # The peer's message may be well-formed: it must not be told that it is not.
+            raise MemoryError from None
+        raise
 
 
 def _parse_request(value: Any) -> Request | Malformed:
@@ -178,16 +189,19 @@ class UnknownNotification:
 def parse_incoming(payload: bytes | str) -> Answer | Notification | UnknownNotification:
     """What a server's message says; raises ParseError or InvalidRequest when it is malformed."""
     try:
-        value = orjson.loads(payload)
+        value = _load(payload)
     except orjson.JSONDecodeError:
         raise ParseError from None
     if type(value) is not dict or value.get("jsonrpc") != "2.0":
         raise InvalidRequest("the server sent something that is not JSON-RPC 2.0")
     try:
         if "method" in value:
-            kind = NOTIFICATIONS.get(str(value["method"]))
+            method = value["method"]
+            if type(method) is not str:
+                raise InvalidRequest("the server sent a method that is not a string")
+            kind = NOTIFICATIONS.get(method)
             if kind is None:
-                return UnknownNotification(str(value["method"]))
+                return UnknownNotification(method)
             message: Notification = decode(kind, value.get("params"), lenient=True)
             return message
         if "error" in value:

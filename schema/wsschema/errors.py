@@ -130,9 +130,7 @@ class InvalidParams(RpcError):
 
     @classmethod
     def from_data(cls, message: str, data: Mapping[str, Any]) -> InvalidParams:
-        return cls(
-            message, path=str(data.get("path", "params")), reason=str(data.get("reason", ""))
-        )
+        return cls(message, path=_text(data, "path", "params"), reason=_text(data, "reason"))
 
 
 class InternalError(RpcError):
@@ -150,7 +148,7 @@ class InternalError(RpcError):
 
     @classmethod
     def from_data(cls, message: str, data: Mapping[str, Any]) -> InternalError:
-        return cls(message, error_id=str(data.get("errorId", "")))
+        return cls(message, error_id=_text(data, "errorId"))
 
 
 class Unauthorized(RpcError):
@@ -413,12 +411,18 @@ def error_from_wire(wire: Mapping[str, Any]) -> RpcError:
     An unknown reason becomes its code's branch. Raises FieldError when the wallet of a conflict is
     malformed.
     """
-    code, message, data = wire.get("code"), str(wire.get("message", "")), wire.get("data")
+    code, message, data = wire.get("code"), _text(wire, "message"), wire.get("data")
     if type(code) is not int:
         return UnknownError(RpcError.code, message)
     members = data if isinstance(data, dict) else {}
-    kind = _BY_REASON.get((code, str(members.get("reason", "")))) or _BY_CODE.get(code)
+    kind = _BY_REASON.get((code, _text(members, "reason"))) or _BY_CODE.get(code)
     return UnknownError(code, message) if kind is None else kind.from_data(message, members)
+
+
+def _text(data: Mapping[str, Any], name: str, default: str = "") -> str:
+    # Never str(): what is nested deep enough to come as JSON can be too deep to be shown.
+    value = data.get(name)
+    return value if type(value) is str else default
 
 
 def _integer(data: Mapping[str, Any], name: str, default: int = 0) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +79,29 @@ def test_a_seal_that_is_not_right_does_not_open(case: dict[str, Any]) -> None:
 def test_whatever_is_sealed_opens_again(wallet: bytes, sequence: int) -> None:
     contents = Contents(wallet, "previous", {"laptop": sequence})
     assert crypto.open_sealed(KEYS, sequence, crypto.seal(KEYS, sequence, contents)) == contents
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"v":1,"previous":"\\ud800","devices":{}}',
+        b'{"v":1,"previous":null,"devices":{"\\ud800":1}}',
+        b'{"v":1,"previous":null,"devices":{"phone":9007199254740992}}',
+        b'{"v":1,"previous":null,"devices":{"phone":%s}}' % (b"9" * 400),
+        '{"v":1,"previous":null,"devices":{}}'.encode("utf-16-le"),
+    ],
+    ids=["array", "object", "previous", "device", "sequence", "long_sequence", "utf_16"],
+)
+def test_a_lineage_that_could_not_be_sealed_or_kept_again_does_not_open(header: bytes) -> None:
+    """Another device of the account has the key, and may have sealed anything."""
+    nonce, about = bytes(12), f"wallet-sync.v1:{KEYS.email}:7".encode()
+    ciphertext = AESGCM(KEYS.seal_key).encrypt(nonce, header + b"\nwallet", about)
+
+    with pytest.raises(StateRefused) as caught:
+        crypto.open_sealed(KEYS, 7, base64.b64encode(nonce + ciphertext).decode())
+    assert caught.value.reason == "cannot_open"
 
 
 def test_two_seals_of_the_same_contents_share_no_nonce() -> None:

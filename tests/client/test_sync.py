@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
+import orjson
 import pytest
 
 from wsclient.crypto import Contents, Keys, compute_hmac, seal
@@ -150,6 +152,16 @@ def test_an_unanswered_push_is_repeated_to_the_letter_after_a_crash() -> None:
     core.change(b"one, then two")
     open_session(core)
     assert next_push(core) == push
+
+
+def test_a_push_that_is_repeated_in_a_later_session_acknowledges_nothing() -> None:
+    core = make_core()
+    open_session(core)
+    core.change(b"one")
+    push = next_push(core)
+    open_session(core, sent_state(push))
+    land(core, next_push(core))
+    assert core.next_action() == SendAck(1)
 
 
 def test_a_push_that_landed_before_the_crash_is_known_again() -> None:
@@ -438,6 +450,50 @@ def test_a_password_change_takes_the_wallet_along() -> None:
     assert core.settled or core.witness.sequence < 3
 
 
+def test_a_password_change_ends_this_devices_token_too() -> None:
+    core = make_core()
+    open_session(core)
+    begin_change(core)
+    core.finish_password_change(answered=True)
+    assert restart(core).state.token is None
+
+
+def test_a_login_with_the_new_keys_does_not_tell_which_wallet_was_sealed_for_them() -> None:
+    core = make_core()
+    open_session(core)
+    assert begin_change(core).change.sealed is None, "sent before there was a wallet"
+    core.change(b"one")
+    sent = core.next_action()
+    assert isinstance(sent, SendPasswordChange)
+    assert sent.change.sealed is not None, "and again with one"
+    core.finish_password_change(answered=False)
+    open_session(core)
+    assert core.sequence == 0
+    push = next_push(core)
+    assert push.sealed == sent.change.sealed
+    land(core, push)
+    assert (core.sequence, core.state.pushed) == (1, None)
+
+
+def test_a_password_change_that_another_followed_is_found_in_the_lineage() -> None:
+    core = make_core()
+    open_session(core)
+    put(core, b"one")
+    mine = begin_change(core).change.sealed
+    assert mine is not None
+    base, newest = mine.version, Keys("joe@example.com", "newest", b"n" * 32, b"N" * 32, KDF)
+    theirs = make_state(
+        3, b"two", previous=base.hmac, devices={**base.devices, PHONE: 3}, keys=newest
+    )
+    core.lose_password_change()
+    core.set_keys(newest)
+    open_session(core, theirs)
+    assert core.next_action() == SendGet()
+    core.accept(theirs)
+    assert (core.sequence, core.state.value, core.state.pushed) == (3, b"two", None)
+    assert core.state.password_change is None
+
+
 def test_where_there_is_no_wallet_the_password_is_changed_without_one() -> None:
     core = make_core()
     open_session(core)
@@ -536,6 +592,40 @@ def test_all_that_is_kept_comes_back() -> None:
     state.password_change = PasswordChange(NEW_KEYS, "5" * 64, state.pushed)
     assert decode_state(encode_state(state)) == state
     assert decode_state(encode_state(LocalState("x"))) == LocalState("x")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["device_id"], 5),
+        (["epoch"], []),
+        (["sequence"], "1"),
+        (["sequence"], True),
+        (["base", "devices"], [1]),
+        (["base", "devices"], {"laptop": None}),
+        (["base", "previous"], {}),
+        (["pushed", "encrypted_wallet"], None),
+        (["keys", "kdf", "n"], 3),
+        (["keys", "kdf"], [1, 2]),
+        (["password_change", "client_salt_seed"], 1),
+    ],
+    ids=str,
+)
+def test_what_is_kept_under_another_type_is_a_value_error(path: list[str], value: Any) -> None:
+    core = make_core()
+    open_session(core)
+    put(core, b"wallet")
+    core.change(b"changed")
+    next_push(core)
+    core.state.password_change = PasswordChange(NEW_KEYS, "5" * 64, core.state.pushed)
+    kept = member = orjson.loads(encode_state(core.state))
+    for name in path[:-1]:
+        member = member[name]
+    assert path[-1] in member
+    member[path[-1]] = value
+
+    with pytest.raises(ValueError, match="not in the form of this version"):
+        decode_state(orjson.dumps(kept))
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,15 @@ async def test_a_token_lives_from_its_last_use(phone: Login) -> None:
         await backend.perform(LoadSession(phone.token_hash))
 
 
+async def test_a_clock_that_was_set_back_for_a_while_costs_no_token_its_life(phone: Login) -> None:
+    backend = phone.account.backend
+
+    await backend.perform(MarkSeen(phone.token_hash, START_MS - 2 * LIFETIME_MS))
+
+    opened = await backend.perform(LoadSession(phone.token_hash))
+    assert opened.token_used_at_ms == START_MS
+
+
 async def test_being_seen_moves_the_time_on_the_list(phone: Login, laptop: Login) -> None:
     backend = phone.account.backend
 

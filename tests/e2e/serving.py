@@ -102,6 +102,7 @@ class ServerProcess:
             **settings,
         }
         self.environment = clean_environment()
+        self.command = COMMAND
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -118,11 +119,17 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
     def launch(self) -> None:
         """Starts it, and waits for nothing."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", *make_flags(self.settings)],
+                [*self.command, "serve", *make_flags(self.settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

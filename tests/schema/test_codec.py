@@ -294,6 +294,20 @@ def test_a_notification_that_is_not_known_is_told_as_such() -> None:
     assert parse_incoming('{"jsonrpc":"2.0","method":"new"}') == UnknownNotification("new")
 
 
+def test_a_message_that_there_is_no_memory_for_is_not_called_malformed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(payload: bytes) -> None:
+        raise orjson.JSONDecodeError("Not enough memory to allocate buffer for parsing", "", 0)
+
+    monkeypatch.setattr(orjson, "loads", fail)
+
+    with pytest.raises(MemoryError):
+        parse_message(b"{}", batch_max=1)
+    with pytest.raises(MemoryError):
+        parse_incoming(b"{}")
+
+
 @pytest.mark.parametrize("payload", ["", "hello", b"\xff"])
 def test_a_server_that_sends_no_json_is_refused(payload: str | bytes) -> None:
     with pytest.raises(ParseError):
@@ -309,6 +323,33 @@ def test_an_answer_under_an_id_that_is_none_is_refused(wire_id: str, rest: str) 
 
 def test_an_answer_without_an_id_is_one_to_what_could_not_be_read() -> None:
     assert answer('{"jsonrpc":"2.0","error":{"code":-32700,"message":""}}').id is None
+
+
+DEEP = "[" * 1000 + "]" * 1000
+"""JSON still takes it, and Python's repr no more."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        f'{{"code":401,"message":{DEEP}}}',
+        f'{{"code":401,"message":"","data":{{"reason":{DEEP}}}}}',
+        f'{{"code":-32602,"message":"","data":{{"path":{DEEP},"reason":{DEEP}}}}}',
+        f'{{"code":-32603,"message":"","data":{{"errorId":{DEEP}}}}}',
+    ],
+    ids=["message", "reason", "path", "errorId"],
+)
+def test_a_text_of_an_error_that_is_none_counts_as_absent(error: str) -> None:
+    arrived = answer(f'{{"jsonrpc":"2.0","id":1,"error":{error}}}').error
+    assert arrived is not None
+    assert arrived.message == ""
+    assert DEEP not in str(arrived.data())
+
+
+@pytest.mark.parametrize("method", ["1", "null", "{}", DEEP], ids=["1", "null", "{}", "deep"])
+def test_a_notification_whose_method_is_no_string_is_refused(method: str) -> None:
+    with pytest.raises(InvalidRequest, match="a method that is not a string"):
+        parse_incoming(f'{{"jsonrpc":"2.0","method":{method}}}')
 
 
 @given(DOCUMENTS)

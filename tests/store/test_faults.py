@@ -152,6 +152,19 @@ async def test_a_commit_that_fails_is_never_answered_as_a_success(
         await phone.push(1)
 
 
+async def test_memory_that_is_short_is_unavailable_and_no_failure_of_the_operation(
+    open_store: OpenSqlite, disk: Disk
+) -> None:
+    async with open_store() as backend:
+        phone = await (await register(backend)).log_in()
+        disk.fail_commit = MemoryError()
+
+        assert isinstance((await backend.perform_all([phone.pushing(1)]))[0], Unavailable)
+
+        disk.fail_commit = None
+        await phone.push(1)
+
+
 async def test_what_a_driver_says_of_a_refused_row_is_not_logged(
     open_store: OpenSqlite, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:

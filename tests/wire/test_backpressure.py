@@ -14,6 +14,7 @@ from tests.wire.harness import (
     frame,
     serving,
 )
+from wsserver.transport import Connection
 
 
 class Big(Echo):
@@ -227,3 +228,25 @@ async def test_what_writable_raises_closes_that_connection() -> None:
 
         assert received[1][:2] == (1011).to_bytes(2)
         assert server.application.times_writable == 1
+
+
+async def test_a_connection_that_can_not_be_written_to_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as server:
+        clients = [await server.open() for _ in range(3)]
+        broken = server.applications[0].connection
+        flush = Connection.flush
+
+        def fail(connection: Connection) -> None:
+            if connection is broken:
+                raise MemoryError
+            flush(connection)
+
+        monkeypatch.setattr(Connection, "flush", fail)
+        for application in server.applications:
+            application.connection.send(b"news")
+
+        for client in clients[1:]:
+            assert await client.read_frame() == (TEXT, b"news")
+        await eventually(lambda: server.applications[0].times_lost == 1)

@@ -4,7 +4,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.wire.harness import TEXT, UPGRADE, Server, eventually, frame, serving
+from tests.wire.harness import TEXT, UPGRADE, Echo, Server, Wire, eventually, frame, serving
+from wsserver.opening import Opening
 from wsserver.transport import Request, Response, build_response
 
 
@@ -145,6 +146,60 @@ async def test_an_answer_may_be_awaited() -> None:
         status, _, body = await ask(server, get("/readyz"))
 
     assert (status, body) == (200, b"ready\n")
+
+
+async def test_who_half_closes_before_its_turn_gets_the_awaited_answer_too() -> None:
+    async def ready() -> Response:
+        await asyncio.sleep(0)
+        return build_response(200, "ready\n")
+
+    async with serving(None, respond=lambda request: ready()) as server:
+        wire, opening = Wire(), Opening(server.listener)
+        opening.connection_made(wire)
+        opening.data_received(get("/readyz"))
+        if not opening.eof_received():
+            wire.close()
+        await eventually(lambda: wire.end)
+        opening.connection_lost(None)
+
+    assert wire.written.endswith(b"\r\n\r\nready\n")
+
+
+@pytest.mark.parametrize("behind", [get("/page"), UPGRADE + b"\r\n", b"\x00" * 300_000])
+async def test_one_request_is_answered_whatever_is_behind_it(behind: bytes) -> None:
+    async with serving(respond=respond) as server:
+        client = await server.connect()
+        client.send(get("/page") + behind)
+        answer = await client.read_to_end()
+
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert server.applications == []
+
+
+@pytest.mark.parametrize("application", [Echo, None], ids=["public", "admin"])
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ("X: 1\r\n" * 100, 200),
+        ("X: 1\r\n" * 200, 400),
+        ("X: " + "x" * 8000 + "\r\n", 200),
+        ("X: " + "x" * 9000 + "\r\n", 400),
+        (("X: " + "x" * 4000 + "\r\n") * 5, 431),
+        ("X\x00: 1\r\n", 400),
+        (": 1\r\n", 400),
+        ("X: \x7f\r\n", 400),
+        ("X: a\rb\r\n", 400),
+    ],
+    ids=["many", "too_many", "long", "too_long", "huge", "nul", "nameless", "control", "cr"],
+)
+async def test_fields_that_are_too_much_or_malformed_are_refused_on_either_port(
+    application: type[Echo] | None, fields: str, status: int
+) -> None:
+    async with serving(application, respond=respond) as server:
+        request = f"GET /page HTTP/1.1\r\n{fields}\r\n".encode()
+        assert (await ask(server, request))[0] == status
+        assert (await ask(server, get("/page")))[0] == 200
 
 
 async def test_an_upgrade_may_be_awaited_and_frames_behind_the_request_wait_for_it() -> None:

@@ -98,6 +98,8 @@ async def test_a_peer_that_stays_silent_after_a_ping_is_closed_with_1011() -> No
         # The first ping comes after half an interval to a whole one.
         assert 20 - 13 <= pinged_at_least_s_ago <= 20
         assert await client.read_close() == 1011
+        # With no wait for the answer to that: who is not there is offline.
+        await eventually(lambda: server.application.times_lost == 1)
 
 
 async def test_a_half_sent_frame_is_given_the_pong_timeout_and_no_more() -> None:

@@ -102,7 +102,11 @@ _MARK_SEEN = (
     update(devices)
     .where(devices.c.token_hash == bindparam("seen_token"))
     .values(
-        token_used_at=bindparam("seen_at"),
+        # Never back: a clock that was wrong for a while must not cost a token its life.
+        token_used_at=case(
+            (devices.c.token_used_at > bindparam("seen_at"), devices.c.token_used_at),
+            else_=bindparam("seen_at"),
+        ),
         last_seen_at=bindparam("seen_at"),
     )
 )
@@ -293,7 +297,7 @@ def mark_seen(
     connection: Connection, context: Context, operations: Sequence[MarkSeen]
 ) -> list[None]:
     """Keep tokens alive and ``lastSeenAt`` true; a token that has ended is passed over."""
-    rows = [(one.at_ms, one.at_ms, one.token_hash) for one in operations]
+    rows = [(one.at_ms, one.at_ms, one.at_ms, one.token_hash) for one in operations]
     write_rows(connection, _MARK_SEEN, rows)
     return [None for _ in operations]
 

@@ -140,17 +140,17 @@ class Lane:
     def _work(self) -> None:
         going_on = True
         while going_on:
-            batch, going_on = self._take()
+            batch: list[Waiting] = []
             try:
+                going_on = self._take(batch)
                 self._commit(batch)
             except Exception:
                 # Without its thread the lane would keep everyone waiting for ever.
                 logger.exception("%s: a batch of %d went wrong", self.name, len(batch))
         self._disconnect()
 
-    def _take(self) -> tuple[list[Waiting], bool]:
-        """All that waits, within the limits of a batch; and False once the lane is to end."""
-        batch: list[Waiting] = []
+    def _take(self, batch: list[Waiting]) -> bool:
+        """Adds all that waits, within the limits of a batch; False once the lane is to end."""
         batch_bytes = 0
         item = self._queue.get()
         while item is not None:
@@ -164,7 +164,7 @@ class Lane:
                 break
             item = self._queue.get()
         self._taken_bytes += batch_bytes
-        return batch, item is not None
+        return item is not None
 
     def _commit(self, batch: list[Waiting]) -> None:
         oldest_s = self._clock() - self._limits.wait_s
@@ -268,8 +268,11 @@ def _unavailable() -> Unavailable:
 def _is_database_at_fault(error: Exception) -> bool:
     """Locked, full, read-only, damaged, gone: whatever is true of all operations and may pass.
 
+    Memory that is short is no operation's fault either (SQLITE_NOMEM is MemoryError in Python).
     By SQLAlchemy's classes (PEP 249): what is not one operation's fault by name is the database's.
     """
+    if isinstance(error, MemoryError):
+        return True
     return isinstance(error, DBAPIError) and (
         error.connection_invalidated
         or not isinstance(error, IntegrityError | DataError | ProgrammingError | NotSupportedError)

@@ -204,7 +204,7 @@ class Memory:
             case MarkSeen(token_hash, at_ms):
                 found = self._by_token(token_hash)
                 if found is not None:
-                    found[1].token_used_at_ms = at_ms
+                    found[1].token_used_at_ms = max(found[1].token_used_at_ms, at_ms)
                     found[1].record = replace(found[1].record, last_seen_at_ms=at_ms)
             case ProbeWrite():
                 pass
