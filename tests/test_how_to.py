@@ -206,6 +206,18 @@ async def test_a_device_that_is_not_told_the_new_password_stops_until_it_is(
         await other.sync()
 
 
+async def test_using_the_client_with_an_imported_account(served: Served) -> None:
+    page = Page("come-from-lbry.md", SERVER=served.url)
+    async with Session(served.url) as session:
+        await session.login(await derive_keys(session, EMAIL, ROOT_PASSWORD), device_id="phone")
+        await session.push(1, "sealed by another app")
+
+    await page.run_next()
+
+    assert page.names["state"].encrypted_wallet == "sealed by another app"
+    page.assert_finished()
+
+
 async def test_recovering(served: Served, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def confirm(text: str) -> bool:
         return True

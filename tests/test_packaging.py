@@ -98,7 +98,8 @@ def test_the_wheel_names_its_licence_its_command_and_its_extras(wheel: Path) -> 
     assert metadata["Name"] == "wallet-sync"
     assert metadata["License-Expression"] == "MIT"
     assert "licenses/LICENSE" in files
-    assert metadata.get_all("Provides-Extra") == ["bench", "cli", "docs", "fuzz", "server", "test"]
+    extras = ["bench", "cli", "docs", "fuzz", "lbry", "server", "test"]
+    assert metadata.get_all("Provides-Extra") == extras
     assert "wsserver = wsserver.cli:main" in commands
 
 
@@ -119,6 +120,14 @@ def test_the_client_needs_nothing_of_the_servers_extra(wheel: Path) -> None:
     )
 
 
+def test_the_server_needs_nothing_of_the_gateways_extra_until_it_has_a_port() -> None:
+    program = (
+        "import sys, wsserver.cli\n"
+        "assert {'starlette', 'uvicorn', 'wsserver.lbry.gateway'}.isdisjoint(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_pins_each_version_by_its_hashes_and_names_no_host(lock: str) -> None:
     for requirement, hashes in read_lock(lock):
@@ -133,8 +142,8 @@ def test_a_lock_pins_each_version_by_its_hashes_and_names_no_host(lock: str) -> 
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [
-        ("requirements.lock", ["bench", "cli", "docs", "server", "test"]),
-        ("requirements-server.lock", ["server"]),
+        ("requirements.lock", ["bench", "cli", "docs", "lbry", "server", "test"]),
+        ("requirements-server.lock", ["lbry", "server"]),
         ("requirements-fuzz.lock", ["fuzz"]),
     ],
 )

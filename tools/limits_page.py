@@ -15,11 +15,15 @@ from typing import Any
 from wsserver import channel, gate, mail, passwords, post
 from wsserver.config import PREFIX, Settings
 from wsserver.gate import GateLimits
+from wsserver.lbry import gateway, requests, serving, sockets
 from wsserver.peer import TransportLimits
 from wsserver.throttle import Rate
 
 PAGE = Path(__file__).parent.parent / "docs/reference/limits.md"
-MODULES: tuple[ModuleType, ...] = (gate, channel, mail, post)
+MODULES: tuple[ModuleType, ...] = (
+    *(gate, channel, mail, post),
+    *(gateway, requests, serving, sockets),
+)
 SET_AS = {
     "authentication_timeout_s": "auth_timeout_s",
     "WAITING_MAX": "password_waiting_max",

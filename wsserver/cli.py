@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, back_up, epoch, restore
+from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
 from wsserver.config import PREFIX, Settings
 from wsserver.options import config_option, fail, load_or_exit, setting_options
-from wsserver.server import Server, describe_url
+from wsserver.server import ExtraMissing, Server, describe_url
 from wsserver.store.schema import SchemaTooNew
 from wsserver.store.sql import StoreError, open_database, parse_url
 from wsserver.throttle import RATE_EXAMPLE
@@ -34,7 +34,7 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, epoch, restore):
+for command in (account, allowlist, back_up, epoch, restore, take_over):
     main.add_command(command)
 
 
@@ -60,6 +60,10 @@ def serve(**flags: Any) -> None:
                 settings.admin_host, server.admin_port, scheme="http", path="/readyz"
             )
             logger.info("health and figures on %s", admin)
+        if settings.lbry_port:
+            http = "http" if settings.tls_cert is None else "https"
+            gateway = describe_url(settings.host, settings.lbry_port, scheme=http, path="/api/3")
+            logger.info("lbryio's HTTP interface on %s", gateway)
         logger.info(
             "registration: %s; database: %s",
             settings.verification,
@@ -70,13 +74,14 @@ def serve(**flags: Any) -> None:
         _run(server.run(tell_started))
     except CertificateError as error:
         fail(f"can't serve TLS: {error}")
-    except (StoreError, SchemaTooNew) as error:
+    except (ExtraMissing, StoreError, SchemaTooNew) as error:
         fail(str(error))
     except OSError as error:
         where = describe_url(settings.host, settings.port, scheme=scheme)
-        fail(
-            f"can't listen on {where} (admin port {settings.admin_port}): {error.strerror or error}"
-        )
+        others = f"admin port {settings.admin_port}"
+        if settings.lbry_port:
+            others += f", lbry port {settings.lbry_port}"
+        fail(f"can't listen on {where} ({others}): {error.strerror or error}")
 
 
 @main.command()

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection
 
 from wsschema.fields import Email, FieldError, lower_email
 from wsschema.times import format_time, time_from_ms
+from wsserver.lbry.importing import take_over_file
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.store import backups, operator
 from wsserver.store.context import Context
@@ -426,6 +427,69 @@ def restore(file: Path, keep_tokens: bool, replace: bool, as_json: bool, **flags
     else:
         ended = "devices stay logged in" if keep_tokens else "all devices are logged out"
         click.echo(f"accounts restored: {count:,}; {ended}")
+
+
+@click.group("import", epilog=EPILOG)
+def take_over() -> None:
+    """Take over what another server kept."""
+
+
+@_command(take_over, "lbry")
+@setting_options("history_depth")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would be taken over, and change nothing.")
+def import_lbry(file: Path, dry_run: bool, as_json: bool, **flags: Any) -> None:
+    """Take over accounts from the SQLite FILE of lbryio's wallet-sync-server.
+
+    Users log in with the passwords that they had, and find their wallets; devices have to log in
+    anew. Stop that server first: what it takes later is not here. This one may run meanwhile.
+
+    What is here already stays as it is, so that the command may be run again, after it was cut
+    short too. The database is made where there is none. --history-depth is for that case; give it
+    if you give it to serve.
+
+    \b
+    wsserver import lbry sql.db --dry-run
+    wsserver import lbry sql.db
+    """
+    settings = load_or_exit(flags)
+    with _progress("importing") as progress, _telling_failure():
+        report = take_over_file(
+            parse_url(settings.database_url),
+            file,
+            history_depth=settings.history_depth,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(
+            {
+                "dryRun": dry_run,
+                "accounts": report.accounts,
+                "wallets": report.wallets,
+                "registrations": report.registrations,
+                "thereAlready": report.there,
+                "unverified": report.unverified,
+                "leftOut": [{"email": it.email, "reason": it.reason} for it in report.left_out],
+                "fileChanged": report.source_changed,
+            }
+        )
+        return
+    done = "would be taken over" if dry_run else "taken over"
+    click.echo(f"accounts {done}: {report.accounts:,}, {report.wallets:,} of them with a wallet")
+    click.echo(f"registrations that wait to be verified: {report.registrations:,}")
+    click.echo(f"there already: {report.there:,}")
+    click.echo(f"left out: {len(report.left_out):,}")
+    for each in report.left_out:
+        click.echo(f"  {each.email}: {each.reason}")
+    for email in report.unverified:
+        click.echo(f"{email} was never verified, but has a wallet: wsserver account verify {email}")
+    if report.source_changed:
+        click.echo(
+            f"{file} was written to meanwhile: is that server running? What it takes from now on "
+            "is not here",
+            err=True,
+        )
 
 
 # What they share.

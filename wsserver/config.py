@@ -71,6 +71,13 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of /healthz, /readyz and /metrics; 0 is off.",
     )
+    lbry_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of the HTTP interface, version 3, of lbryio's wallet-sync-server; 0 is "
+        "off. Needs the extra lbry.",
+    )
     database_url: str = Field(
         "sqlite:///wallet-sync.db", description="SQLAlchemy URL of the database."
     )

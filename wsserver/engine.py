@@ -19,7 +19,7 @@ from wsschema.errors import RpcError, Unavailable
 from wsschema.messages import WalletUpdated
 from wsserver.channel import Channel, Connection
 from wsserver.frames import encode_text_frame
-from wsserver.hub import Hub
+from wsserver.hub import Hub, Listener
 from wsserver.metrics import Metrics
 from wsserver.operations import (
     CheckPassword,
@@ -84,6 +84,25 @@ class Passwords(Protocol):
         ...
 
 
+class Member(Listener, Protocol):
+    """A connection that the server counts, and sends away when it stops: a `Channel` is one."""
+
+    anonymous: bool
+    """Whether the gate counts it among those that are not authenticated."""
+
+    @property
+    def address(self) -> str:
+        """What counts as one peer."""
+
+    def drain(self, retry_after_ms: int) -> None:
+        """The server is about to stop."""
+        ...
+
+    def send_away(self) -> None:
+        """The time for calls in flight is up."""
+        ...
+
+
 class Engine:
     """Mounts a channel on each connection, performs operations, publishes what they changed.
 
@@ -110,7 +129,7 @@ class Engine:
         self._passwords = passwords
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._now_ms = now_ms
-        self._channels: set[Channel] = set()
+        self._members: set[Member] = set()
         self._emptied = asyncio.Event()
         self._connection_id = 0
         self._framed: tuple[Published, bool, bytes] | None = None
@@ -124,21 +143,31 @@ class Engine:
 
     def mount(self, connection: Connection) -> Channel:
         """A session for a connection that was opened."""
-        self._connection_id += 1
         address = address_key(connection.remote_address)
-        channel = Channel(self, connection, self._connection_id, address)
-        self._channels.add(channel)
-        if self.facts.gate.enter(address):
-            channel.anonymous = True
-        else:
+        channel = Channel(self, connection, self.number_connection(), address)
+        if not self.enter(channel):
             connection.close(CloseCode.TOO_MANY, "too many connections")
         return channel
 
-    def forget(self, channel: Channel) -> None:
+    def number_connection(self) -> int:
+        """An id for a connection that listens; a push whose author is 0 is told to all of them."""
+        self._connection_id += 1
+        return self._connection_id
+
+    def enter(self, member: Member) -> bool:
+        """A connection came; False where there are too many. `forget` must follow once it is gone.
+
+        It is anonymous until it is announced.
+        """
+        self._members.add(member)
+        member.anonymous = self.facts.gate.enter(member.address)
+        return member.anonymous
+
+    def forget(self, member: Member) -> None:
         """Its connection is gone."""
-        self._stop_counting(channel)
-        self._channels.discard(channel)
-        if not self._channels:
+        self._stop_counting(member)
+        self._members.discard(member)
+        if not self._members:
             self._emptied.set()
 
     def perform(self, operation: Operation[Any], done: Done, is_wanted: Callable[[], bool]) -> None:
@@ -158,26 +187,30 @@ class Engine:
             case _:
                 self._store.submit(operation, done)
 
-    def announce(self, opened: OpenedSession, channel: Channel) -> None:
-        """The channel's session is live."""
+    def announce(self, opened: OpenedSession, member: Member) -> None:
+        """The member's session is live."""
         self.metrics.sessions.inc()
-        self._stop_counting(channel)
+        self._stop_counting(member)
         self._lost.pop(opened.token_hash, None)
-        self.facts.gate.note_login(channel.address)
-        self.hub.announce(opened.account_id, channel)
+        self.hub.announce(opened.account_id, member)
         self._make_room(opened.account_id)
+        self.note_use(opened, member.address)
+
+    def note_use(self, opened: OpenedSession, address: str) -> None:
+        """A token was used from that address, which comes to something: keep both in mind."""
+        self.facts.gate.note_login(address)
         now_ms = self._now_ms()
         if opened.token_used_at_ms + RENEWAL_INTERVAL_S * 1000 < now_ms:
             self._note_seen(opened.token_hash, now_ms)
 
-    def leave(self, account_id: int, channel: Channel) -> None:
-        """The channel's session is over, or could not be opened."""
+    def leave(self, account_id: int, member: Member) -> None:
+        """The member's session is over, or could not be opened."""
         now_ms = self._now_ms()
-        self.hub.leave(account_id, channel, now_ms=now_ms)
-        if channel.device is not None and channel.token_hash is not None:
+        self.hub.leave(account_id, member, now_ms=now_ms)
+        if member.device is not None and member.token_hash is not None:
             self.metrics.sessions.dec()
-            self._note_seen(channel.token_hash, now_ms)
-            self._lost[channel.token_hash] = TokenOwner(account_id, channel.device_id)
+            self._note_seen(member.token_hash, now_ms)
+            self._lost[member.token_hash] = TokenOwner(account_id, member.device_id)
             if len(self._lost) > LOST_MAX:
                 del self._lost[next(iter(self._lost))]
 
@@ -201,11 +234,11 @@ class Engine:
         if self.facts.gate.has_too_many_sessions(len(sessions)):
             min(sessions, key=lambda one: one.idle_since_s).crowd_out()
 
-    def _stop_counting(self, channel: Channel) -> None:
-        """The channel is not one of the anonymous ones any more."""
-        if channel.anonymous:
-            channel.anonymous = False
-            self.facts.gate.leave(channel.address)
+    def _stop_counting(self, member: Member) -> None:
+        """The member is not one of the anonymous ones any more."""
+        if member.anonymous:
+            member.anonymous = False
+            self.facts.gate.leave(member.address)
 
     def frame_update(self, update: Published, with_wallet: bool) -> bytes:
         """The frame that tells of an update: made once for all listeners."""
@@ -241,19 +274,19 @@ class Engine:
 
     def drain(self, retry_after_ms: Callable[[], int]) -> None:
         """Have every session finish what it is at; each is told a time of its own to come back."""
-        for channel in tuple(self._channels):
-            channel.drain(retry_after_ms())
+        for member in tuple(self._members):
+            member.drain(retry_after_ms())
 
     async def wait_until_empty(self) -> None:
         """Return once no connection is left."""
-        while self._channels:
+        while self._members:
             self._emptied.clear()
             await self._emptied.wait()
 
     def send_away(self) -> None:
         """Close what is still open: the time for calls in flight is up."""
-        for channel in tuple(self._channels):
-            channel.send_away()
+        for member in tuple(self._members):
+            member.send_away()
 
     def note_all_seen(self) -> None:
         """Note at once what was to be noted by and by: the store is about to be closed."""

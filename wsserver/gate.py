@@ -79,6 +79,7 @@ class Gate:
         self._credential_calls = Throttle(limits.credential_call_rate, keys_max=KEYS_MAX)
         self._prelogins = Throttle(limits.prelogin_rate, keys_max=KEYS_MAX)
         self._failures = Throttle(limits.wrong_password_rate, keys_max=KEYS_MAX)
+        self._requests = Throttle(limits.message_rate, keys_max=KEYS_MAX)
         self._letters = Throttle(limits.letter_rate, keys_max=KEYS_MAX)
         self._connects = Throttle(limits.connect_rate, keys_max=KEYS_MAX)
         self._anonymous_max = limits.anonymous_max
@@ -132,6 +133,14 @@ class Gate:
         """Let a prelogin pass; raises RateLimited."""
         if self._enabled:
             _refuse(self._prelogins.take(address, self._clock()))
+
+    def pass_request(self, token_hash: bytes) -> None:
+        """Let a request pass that brings its token along: as many as messages; raises RateLimited.
+
+        What has a connection to count on asks `pass_message`.
+        """
+        if self._enabled:
+            _refuse(self._requests.take(token_hash, self._clock()))
 
     def may_write_to(self, email: str) -> bool:
         """Whether one more mail may go to that address; who asked is not told, lest it tell."""

@@ -184,7 +184,7 @@ def register(caller: Caller, call: Register) -> Flow[Registered]:
     if facts.sends_mail:
         registration = StartRegistration(email, password, call.client_salt_seed, call.kdf)
         token = yield from perform(registration)
-        yield from _send_letter(caller, "verification" if token else "address_taken", email, token)
+        yield from send_letter(caller, "verification" if token else "address_taken", email, token)
         return Registered(verified=False)
     account = CreateAccount(email, password, call.client_salt_seed, call.kdf, verified=True)
     yield from perform(account)
@@ -194,7 +194,7 @@ def register(caller: Caller, call: Register) -> Flow[Registered]:
 def verify(caller: Caller, call: Verify) -> Flow[Empty]:
     """Makes the account of the registration that the mail's token is for."""
     caller.facts.gate.pass_credential_call(caller.address)
-    yield from perform(ActivateRegistration(_hash_token(call.token)))
+    yield from perform(ActivateRegistration(hash_token(call.token)))
     return EMPTY
 
 
@@ -202,7 +202,7 @@ def resend_verification(caller: Caller, call: ResendVerification) -> Flow[Empty]
     """Another letter to an address whose registration waits for it; nobody else is told of it."""
     email = _admit_mail(caller, call.email)
     token = yield from perform(RenewRegistration(email))
-    yield from _send_letter(caller, "verification" if token else "none", email, token)
+    yield from send_letter(caller, "verification" if token else "none", email, token)
     return EMPTY
 
 
@@ -210,7 +210,7 @@ def request_reset(caller: Caller, call: RequestReset) -> Flow[Empty]:
     """A letter to an address that has an account; nobody else is told of it."""
     email = _admit_mail(caller, call.email)
     token = yield from perform(StartReset(email))
-    yield from _send_letter(caller, "reset" if token else "none", email, token)
+    yield from send_letter(caller, "reset" if token else "none", email, token)
     return EMPTY
 
 
@@ -218,7 +218,7 @@ def reset(caller: Caller, call: Reset) -> Flow[Empty]:
     """New credentials for the account of the letter's token; its wallet is gone."""
     caller.facts.gate.pass_credential_call(caller.address)
     password = yield from perform(HashPassword(call.password))
-    reset = FinishReset(_hash_token(call.token), password, call.client_salt_seed, call.kdf)
+    reset = FinishReset(hash_token(call.token), password, call.client_salt_seed, call.kdf)
     yield from perform(reset)
     return EMPTY
 
@@ -230,14 +230,16 @@ def _admit_mail(caller: Caller, email: str) -> str:
     return lower_email(email)
 
 
-def _send_letter(caller: Caller, kind: str, email: str, token: str | None) -> Flow[None]:
+def send_letter(caller: Caller, kind: str, email: str, token: str | None) -> Flow[None]:
+    """Has a letter of that kind sent, unless the address got too many."""
     # Asked for even where nobody gets one: whether it was must not show in the answer's time.
     if kind != "none" and not caller.facts.gate.may_write_to(email):
         kind = "none"
     yield from perform(SendLetter(kind, email, token))
 
 
-def _hash_token(token: str) -> bytes:
+def hash_token(token: str) -> bytes:
+    """What of a token is stored."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -258,7 +260,7 @@ def prelogin(caller: Caller, call: Prelogin) -> Flow[KeyDerivation]:
 def change_password(caller: Caller, call: ChangePassword) -> Flow[Empty]:
     """New credentials and the re-encrypted wallet, or nothing."""
     if call.wallet is not None:
-        _check_size(caller, call.wallet.encrypted_wallet)
+        check_size(caller, call.wallet.encrypted_wallet)
     credentials = yield from _check_password(caller, call.old_password)
     replacement = yield from perform(HashPassword(call.new_password))
     yield from perform(
@@ -299,21 +301,7 @@ def _check_password(caller: Caller, password: str) -> Flow[Credentials]:
 
 def login(caller: Caller, call: Login) -> Flow[LoggedIn]:
     """A session and a new token, for the right password."""
-    gate, email = caller.facts.gate, lower_email(call.email)
-    gate.pass_credential_call(caller.address, email)
-    credentials = yield from perform(LoadCredentials(email))
-    stored = None if credentials is None else credentials.password
-    matches = yield from perform(CheckPassword(call.password, stored))
-    if credentials is None or not matches:
-        # The same work whether there is an account, a registration, both or neither.
-        if caller.facts.sends_mail:
-            pending = yield from perform(LoadPendingPassword(email))
-            if (yield from perform(CheckPassword(call.password, pending))):
-                raise NotVerified
-        gate.note_failure(caller.address, email)
-        raise BadCredentials
-    if not credentials.verified:
-        raise NotVerified
+    credentials = yield from check_credentials(caller, call.email, call.password)
     upgraded = None
     if credentials.password.outdated:
         upgraded = yield from perform(HashPassword(call.password))
@@ -333,9 +321,29 @@ def login(caller: Caller, call: Login) -> Flow[LoggedIn]:
     return LoggedIn(opened.token, *_opening_answer(call, opened))
 
 
+def check_credentials(caller: Caller, email: str, password: str) -> Flow[Credentials]:
+    """The credentials of that address, for the right password; BadCredentials, NotVerified."""
+    gate, email = caller.facts.gate, lower_email(email)
+    gate.pass_credential_call(caller.address, email)
+    credentials = yield from perform(LoadCredentials(email))
+    stored = None if credentials is None else credentials.password
+    matches = yield from perform(CheckPassword(password, stored))
+    if credentials is None or not matches:
+        # The same work whether there is an account, a registration, both or neither.
+        if caller.facts.sends_mail:
+            pending = yield from perform(LoadPendingPassword(email))
+            if (yield from perform(CheckPassword(password, pending))):
+                raise NotVerified
+        gate.note_failure(caller.address, email)
+        raise BadCredentials
+    if not credentials.verified:
+        raise NotVerified
+    return credentials
+
+
 def resume(caller: Caller, call: Resume) -> Flow[SessionOpened]:
     """A session, for a live token."""
-    token_hash = _hash_token(call.token)
+    token_hash = hash_token(call.token)
     owner = yield from perform(FindToken(token_hash))
     if owner is None:
         raise BadToken
@@ -406,7 +414,7 @@ def get_wallet(caller: Caller, call: GetWallet) -> Flow[WalletState]:
 
 def push_wallet(caller: Caller, call: PushWallet) -> Flow[WalletState | Receipt]:
     """Stores the next state; what it means to others is told by `events_of` its operation."""
-    _check_size(caller, call.encrypted_wallet)
+    check_size(caller, call.encrypted_wallet)
     pushed = yield PushState(
         caller.token,
         caller.account_id,
@@ -433,7 +441,8 @@ def acknowledge(caller: Caller, call: Acknowledge) -> Flow[Empty]:
     return EMPTY
 
 
-def _check_size(caller: Caller, encrypted_wallet: str) -> None:
+def check_size(caller: Caller, encrypted_wallet: str) -> None:
+    """Raises WalletTooLarge."""
     limit = caller.facts.limits.wallet_bytes
     size = len(encrypted_wallet) if encrypted_wallet.isascii() else len(encrypted_wallet.encode())
     if size > limit:

@@ -121,7 +121,9 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures as Prometheus' client has them; called on the event loop, by `expose`."""
         yield GaugeMetricFamily(
-            "wsserver_connections", "Open WebSocket connections.", self._connections()
+            "wsserver_connections",
+            "Open connections: WebSockets, and all of the gateway.",
+            self._connections(),
         )
         yield GaugeMetricFamily("wsserver_sessions", "Authenticated sessions.", self.sessions.value)
         calls = CounterMetricFamily(

@@ -21,6 +21,8 @@ SCRYPT_N = 2**15
 SCRYPT_R = 8
 SCRYPT_P = 1
 """Today's cost of a stored password (``docs/protocol.md``, Rules of the account): 32 MiB."""
+NO_DEVICE = "none"
+"""The author of a state that came without a token: `ReplacePassword`, or with an import."""
 
 
 @frozen
@@ -290,11 +292,12 @@ class AcknowledgeState(Operation[Acknowledged]):
 class ReplacePassword(Operation[None]):
     """New credentials and the re-encrypted wallet, or nothing; ends every token of the account.
 
-    Fails with BadToken, BadCredentials, WalletExists, Conflict.
+    ``token_hash``: None where the checked password alone is what lets the caller do it. Fails with
+    BadToken, or without a token with AccountDisabled; with BadCredentials, WalletExists, Conflict.
     """
 
     writes: ClassVar[bool] = True
-    token_hash: bytes = field(repr=False)
+    token_hash: bytes | None = field(repr=False)
     account_id: int
     checked: PasswordHash = field(repr=False)
     replacement: PasswordHash = field(repr=False)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import importlib.util
 import logging
 import random
 import signal
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from wsschema.errors import RpcError
@@ -40,6 +41,9 @@ from wsserver.store.sql import SqlStore
 from wsserver.tls import Certificate, CertificateError
 from wsserver.transport import Listener, TransportLimits
 
+if TYPE_CHECKING:
+    from wsserver.lbry.serving import GatewayServer
+
 logger = logging.getLogger(__name__)
 
 NAME: Final = "wallet-sync"
@@ -50,12 +54,18 @@ ADMIN_CONNECTIONS_MAX: Final = 32
 PROBE_TIMEOUT_S: Final = 2.0
 RECONNECTS_PER_S: Final = 1000
 """How fast a restarted server wants its clients back: what ``retryAfterMs`` is spread over."""
+GATEWAY_SHARE: Final = 0.25
+"""The share of the descriptors that are kept for the gateway, where there is one."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread waits for the interpreter before it asks for it: a tenth of Python's own."""
+
+
+class ExtraMissing(Exception):
+    """A setting asks for what is not installed; the text says how to install it."""
 
 
 class Server:
@@ -67,6 +77,7 @@ class Server:
         self._probing: asyncio.Task[str | None] | None = None
         self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
+        self._gateway: GatewayServer | None = None
         self._post: PostOffice | None = None
         self._certificate: Certificate | None = None
         self.port = 0
@@ -75,10 +86,12 @@ class Server:
     async def start(self) -> None:
         """Open the database, then the ports.
 
-        Raises CertificateError, StoreError and OSError with what stands in the way.
+        Raises CertificateError, ExtraMissing, StoreError and OSError with what stands in the way.
         """
         settings = self._settings
         limits = make_limits(settings)
+        if settings.lbry_port:
+            check_gateway_installed()
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         transport_limits = make_transport_limits(settings, limits)
@@ -129,6 +142,8 @@ class Server:
         try:
             if settings.admin_port:
                 await self._start_admin(transport_limits)
+            if settings.lbry_port:
+                await self._start_gateway()
             self.port = await self._public.start(
                 settings.host,
                 settings.port,
@@ -198,12 +213,16 @@ class Server:
         for task in self._upkeep:
             task.cancel()
         self._public.stop_accepting()
+        if self._gateway is not None:
+            self._gateway.stop_accepting()
         spread_ms = 1000 + 1000 * self._count_connections() // RECONNECTS_PER_S
         self._engine.drain(lambda: random.randrange(spread_ms // 4, spread_ms))  # noqa: S311
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(ends_at_s - CLOSE_SHARE * self._settings.drain_timeout_s):
                 await self._engine.wait_until_empty()
         self._engine.send_away()
+        if self._gateway is not None:
+            await self._gateway.close(max(0.1, (ends_at_s - loop.time()) / 2))
         for listener in filter(None, (self._public, self._admin)):
             await listener.close(timeout_s=max(0.1, (ends_at_s - loop.time()) / 2))
         self._passwords.close()
@@ -225,6 +244,25 @@ class Server:
             self._settings.admin_host, self._settings.admin_port
         )
 
+    async def _start_gateway(self) -> None:
+        from wsserver.lbry.gateway import Gateway
+        from wsserver.lbry.serving import GatewayServer
+
+        settings = self._settings
+        gateway = Gateway(
+            self._engine,
+            trusted_proxies=settings.trusted_proxies,
+            allowed_origins=find_allowed_origins(settings),
+        )
+        self._gateway = GatewayServer(
+            gateway,
+            connections_max=max(1, int(GATEWAY_SHARE * find_connections_max())),
+            ping_interval_s=settings.ping_interval_s,
+            pong_timeout_s=settings.pong_timeout_s,
+            tls=None if self._certificate is None else self._certificate.context,
+        )
+        await self._gateway.start(settings.host, settings.lbry_port)
+
     def _take_answer(
         self, operation: Operation[Any], answer: Any, done: Callable[[Any], None]
     ) -> None:
@@ -235,7 +273,8 @@ class Server:
         self._post.send(operation)
 
     def _count_connections(self) -> int:
-        return len(self._public.connections)
+        others = 0 if self._gateway is None else self._gateway.connections
+        return len(self._public.connections) + others
 
     def _count_waiting(self) -> dict[str, int]:
         waiting = {**self._store.waiting, "passwords": self._passwords.waiting}
@@ -298,6 +337,8 @@ def make_gate_limits(settings: Settings) -> GateLimits:
 def make_transport_limits(settings: Settings, limits: Limits) -> TransportLimits:
     """The limits of a connection. What descriptors there are is shared out here."""
     room = find_connections_max()
+    if settings.lbry_port:
+        room -= int(GATEWAY_SHARE * room)
     openings_max = min(OPENINGS_MAX, room // 4)
     return TransportLimits(
         message_bytes_max=limits.message_bytes,
@@ -308,6 +349,16 @@ def make_transport_limits(settings: Settings, limits: Limits) -> TransportLimits
         ping_interval_s=settings.ping_interval_s,
         pong_timeout_s=settings.pong_timeout_s,
     )
+
+
+def check_gateway_installed() -> None:
+    """Raises ExtraMissing where the gateway can't be imported."""
+    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExtraMissing(
+            f"the gateway (--lbry-port, WSSERVER_LBRY_PORT) needs {' and '.join(missing)}, which "
+            "the extra lbry brings: pip install 'wallet-sync[server,lbry]'"
+        )
 
 
 def find_allowed_origins(settings: Settings) -> frozenset[str] | None:

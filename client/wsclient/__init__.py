@@ -4,7 +4,7 @@
 themselves; `Client` is for a Python prompt.
 """
 
-from wsclient.account import change_password, derive_keys, register
+from wsclient.account import change_password, derive_keys, log_in, register
 from wsclient.crypto import DEFAULT_KDF, Contents, Keys, open_sealed, seal
 from wsclient.events import Event, Offline, Online
 from wsclient.interactive import Client
@@ -28,6 +28,7 @@ __all__ = [
     "Witness",
     "change_password",
     "derive_keys",
+    "log_in",
     "open_sealed",
     "register",
     "seal",

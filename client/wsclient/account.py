@@ -10,8 +10,10 @@ import secrets
 from collections.abc import Callable
 
 from wsclient import crypto
-from wsclient.crypto import DEFAULT_KDF, Keys
+from wsclient.crypto import DEFAULT_KDF, LBRY_KDF, Keys
+from wsclient.errors import BadCredentials
 from wsclient.session import Session
+from wsschema.fields import lower_email
 from wsschema.limits import CLIENT_SALT_SEED_HEX_DIGITS
 from wsschema.messages import ChangePassword, Kdf, Prelogin, Register, Registered, SealedWallet
 
@@ -43,6 +45,37 @@ async def derive_keys(
     return await asyncio.to_thread(
         crypto.derive_keys, email, root_password, derivation.client_salt_seed, derivation.kdf
     )
+
+
+async def log_in(
+    session: Session,
+    email: str,
+    root_password: str,
+    *,
+    device_id: str,
+    device_name: str | None = None,
+    minimum_kdf: Kdf = DEFAULT_KDF,
+    last_used: Kdf | None = None,
+) -> Keys:
+    """Derives the account's keys, logs the session in with them, and gives them.
+
+    Name the address as it was typed: an account that comes from lbryio's server may have its keys
+    from that. Raises WeakKdf as `derive_keys` does, BadCredentials, and what else a login raises.
+    """
+    derivation = await session.call(Prelogin(email))
+    kdf, seed = derivation.kdf, derivation.client_salt_seed
+    crypto.check_kdf(kdf, minimum_kdf=minimum_kdf, last_used=last_used)
+    keys = await asyncio.to_thread(crypto.derive_keys, email, root_password, seed, kdf)
+    try:
+        await session.login(keys, device_id=device_id, device_name=device_name)
+    except BadCredentials:
+        if kdf != LBRY_KDF or email == lower_email(email):
+            raise
+        keys = await asyncio.to_thread(
+            crypto.derive_keys, email, root_password, seed, kdf, as_typed=True
+        )
+        await session.login(keys, device_id=device_id, device_name=device_name)
+    return keys
 
 
 async def change_password(

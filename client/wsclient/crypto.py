@@ -31,6 +31,10 @@ from wsschema.messages import Kdf
 DEFAULT_KDF: Final = Kdf.scrypt(2**17)
 """OWASP Password Storage Cheat Sheet: scrypt with N=2^17, r=8, p=1."""
 
+LBRY_KDF: Final = Kdf.scrypt(2**20)
+"""What lbryio's own client derives keys with, from the address as it was typed: an account that
+comes from there has it until its next password change."""
+
 NONCE_BYTES: Final = 12
 """NIST SP 800-38D, section 5.2.1.1: the length GCM is made for."""
 LINEAGE_DEVICES_MAX: Final = 64
@@ -62,9 +66,12 @@ class Contents:
     devices: Mapping[str, int]
 
 
-def derive_keys(email: str, root_password: str, client_salt_seed: str, kdf: Kdf) -> Keys:
-    """The keys of an account."""
-    okm = stretch(root_password, make_salt(email, client_salt_seed), kdf, 96)
+def derive_keys(
+    email: str, root_password: str, client_salt_seed: str, kdf: Kdf, *, as_typed: bool = False
+) -> Keys:
+    """The keys of an account; ``as_typed`` as lbryio's own client derives them: see `LBRY_KDF`."""
+    salt = make_salt(email, client_salt_seed, as_typed=as_typed)
+    okm = stretch(root_password, salt, kdf, 96)
     return Keys(
         email=lower_email(email),
         password=base64.b64encode(okm[:32]).decode(),
@@ -81,9 +88,10 @@ def stretch(root_password: str, salt: bytes, kdf: Kdf, length_bytes: int) -> byt
     return keys
 
 
-def make_salt(email: str, client_salt_seed: str) -> bytes:
-    """The salt of an account: 32 hex digits as ASCII."""
-    digest = hashlib.sha256(f"{lower_email(email)}:{client_salt_seed}".encode())
+def make_salt(email: str, client_salt_seed: str, *, as_typed: bool = False) -> bytes:
+    """The salt of an account: 32 hex digits as ASCII; ``as_typed`` leaves the address as it is."""
+    address = email if as_typed else lower_email(email)
+    digest = hashlib.sha256(f"{address}:{client_salt_seed}".encode())
     return digest.hexdigest()[:32].encode("ascii")
 
 

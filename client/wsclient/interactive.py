@@ -352,16 +352,16 @@ class Client:
         session = Session(self.url, witness=self._witness, presence=True)
         await session.__aenter__()
         try:
-            keys = await account.derive_keys(
+            # Only then are they this account's: a server derives decoys for an unknown address.
+            self._keys = await account.log_in(
                 session,
                 self._email,
                 self._root_password,
+                device_id=self.device_id,
+                device_name=self.device_name,
                 minimum_kdf=self._minimum_kdf,
                 last_used=None if self._keys is None else self._keys.kdf,
             )
-            await session.login(keys, device_id=self.device_id, device_name=self.device_name)
-            # Only now are they this account's: a server derives decoys for an unknown address.
-            self._keys = keys
             devices = (await session.call(ListDevices())).devices
         except BaseException:
             await session.close()

@@ -505,6 +505,11 @@ class SyncedWallet:
             await session.login(keys, device_id=self.device_id, device_name=self._device_name)
         except BadCredentials:
             return False
+        await self._take_up(session, keys)
+        return True
+
+    async def _take_up(self, session: Session, keys: Keys) -> None:
+        """Go on with the keys that a login has succeeded with."""
         change = self._core.state.password_change
         if change is not None and keys == change.keys:
             self._finish_password_change(answered=False)
@@ -513,7 +518,6 @@ class SyncedWallet:
             self._refusal = BadCredentials("another device changed the password first")
         self._begin(session, keys)
         await self._save()
-        return True
 
     async def _log_in_with_password(self, session: Session) -> None:
         """By the root password that was given, or else by what is asked for."""
@@ -525,16 +529,21 @@ class SyncedWallet:
             root_password = self._root_password
             if root_password is None:
                 break
-            keys = await account.derive_keys(
-                session,
-                self.email,
-                root_password,
-                minimum_kdf=self._minimum_kdf,
-                last_used=None if state.keys is None else state.keys.kdf,
-            )
-            has_logged_in = await self._try_login(session, keys)
-            self._root_password = None
-            if has_logged_in:
+            try:
+                keys = await account.log_in(
+                    session,
+                    self.email,
+                    root_password,
+                    device_id=self.device_id,
+                    device_name=self._device_name,
+                    minimum_kdf=self._minimum_kdf,
+                    last_used=None if state.keys is None else state.keys.kdf,
+                )
+            except BadCredentials:
+                self._root_password = None
+            else:
+                await self._take_up(session, keys)
+                self._root_password = None
                 store = self._opened_store()
                 self._tidy_passwords = functools.partial(store.keep_only_password, root_password)
                 self._core.dirty, self._keys_are_old = True, False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.contract.backends import (
@@ -14,9 +16,17 @@ from tests.contract.backends import (
     make_password,
     register,
 )
-from wsschema.errors import AccountExists, BadCredentials, BadToken, Conflict, WalletExists
+from wsschema.errors import (
+    AccountDisabled,
+    AccountExists,
+    BadCredentials,
+    BadToken,
+    Conflict,
+    WalletExists,
+)
 from wsschema.messages import Kdf, KeyDerivation, SealedWallet
 from wsserver.operations import (
+    NO_DEVICE,
     Credentials,
     FindToken,
     LoadAccountCredentials,
@@ -26,6 +36,7 @@ from wsserver.operations import (
     LoadSession,
     LoadWallet,
     ProbeWrite,
+    ReplacePassword,
 )
 
 
@@ -223,6 +234,52 @@ async def test_a_password_change_out_of_sequence_without_a_wallet_tells_that_the
 
     assert failed.value.wallet is None
     assert await phone.account.wallet() is None
+
+
+async def test_a_password_change_may_go_by_the_password_alone(phone: Login, laptop: Login) -> None:
+    backend, account = phone.account.backend, phone.account
+    await phone.push_many([1, 2])
+
+    change = replace(phone.replacing(SealedWallet(3, "resealed", "mac")), token_hash=None)
+    await backend.perform(change)
+
+    wallet = await account.wallet()
+    assert wallet is not None
+    assert (wallet.sequence, wallet.encrypted_wallet, wallet.device_id) == (
+        3,
+        "resealed",
+        NO_DEVICE,
+    )
+    assert await backend.perform(FindToken(phone.token_hash)) is None
+    assert await backend.perform(FindToken(laptop.token_hash)) is None
+    account.password = make_password("new")
+    again = await account.log_in("phone")
+    assert again.opened.device.applied_sequence == 2
+    await again.push(4)
+
+
+async def test_a_password_change_by_the_password_alone_is_refused_as_any_other_is(
+    phone: Login,
+) -> None:
+    backend, account = phone.account.backend, phone.account
+    await phone.push(1)
+
+    def changing(sequence: int | None, checked: str = "first") -> ReplacePassword:
+        wallet = None if sequence is None else SealedWallet(sequence, "resealed", "mac")
+        change = phone.replacing(wallet, checked=make_password(checked))
+        return replace(change, token_hash=None)
+
+    with pytest.raises(BadCredentials):
+        await backend.perform(changing(2, "outdated"))
+    with pytest.raises(WalletExists):
+        await backend.perform(changing(None))
+    with pytest.raises(Conflict):
+        await backend.perform(changing(3))
+    await assert_unchanged(phone, sequence=1)
+
+    await backend.disable(account.account_id)
+    with pytest.raises(AccountDisabled):
+        await backend.perform(changing(2))
 
 
 async def test_a_password_change_on_an_outdated_check_is_refused(phone: Login) -> None:

@@ -156,6 +156,15 @@ makers: st.SearchStrategy[Make] = st.one_of(
         st.none() | sealed,
     ),
     st.builds(
+        lambda account, checked, new, wallet: (
+            lambda side: ReplacePassword(None, account, checked, new, "cd" * 32, KDF, wallet)
+        ),
+        accounts,
+        passwords,
+        passwords,
+        st.none() | sealed,
+    ),
+    st.builds(
         lambda token, account, checked: (
             lambda side: RemoveAccount(side.token(token), account, checked)
         ),

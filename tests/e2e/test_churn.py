@@ -72,7 +72,7 @@ async def check(served: Served, visit: Visit) -> None:
         tracemalloc.stop()
 
     assert len(served.server._engine.hub) == 0
-    assert served.server._engine._channels == set()
+    assert served.server._engine._members == set()
     assert len(asyncio.all_tasks()) == tasks
     assert count_descriptors() <= descriptors
     assert left / SESSIONS < BYTES_LEFT_MAX, f"{left:,} bytes are left of {SESSIONS:,} sessions"

@@ -27,7 +27,7 @@ from wsschema.codec import decode_result, parse_incoming
 from wsschema.errors import JSON_RPC_ERRORS, PROTOCOL_ERRORS, InternalError
 from wsschema.messages import METHODS, NOTIFICATIONS
 from wsschema.openrpc import errors_of
-from wsserver.channel import CALLS_IN_FLIGHT_MAX
+from wsserver.channel import CALLS_IN_FLIGHT_MAX, Channel
 from wsserver.store.memory import Memory
 
 STEPS_MAX: Final = 30
@@ -186,7 +186,7 @@ async def _converse(choices: Choices) -> None:
     inside.close(*(each.line for each in everyone))
     await inside.settle()
     require(not list(inside.engine.hub), "nobody stays in the hub", list(inside.engine.hub))
-    require(not inside.engine._channels, "nobody stays mounted")
+    require(not inside.engine._members, "nobody stays mounted")
 
 
 async def _connect(inside: Inside, known: grammar.Known, choices: Choices) -> Talker:
@@ -241,7 +241,8 @@ async def _take_a_step(
 
 
 def _check_limits(inside: Inside) -> None:
-    for channel in inside.engine._channels:
+    for channel in inside.engine._members:
+        assert isinstance(channel, Channel), "there is no gateway"
         session = channel._session
         at_most = CALLS_IN_FLIGHT_MAX + LIMITS.batch
         require(session.in_flight <= at_most, "calls in flight are bounded", session.in_flight)

@@ -50,6 +50,16 @@ def test_a_connection_that_waits_as_told_may_go_on(gate: Gate, clock: Clock) -> 
     assert gate.pass_message(full_at_s)[1] == 0
 
 
+def test_a_token_has_as_many_requests_as_a_connection_has_messages(gate: Gate) -> None:
+    for _ in range(LIMITS.message_rate.burst):
+        gate.pass_request(b"token")
+
+    with pytest.raises(RateLimited) as refusal:
+        gate.pass_request(b"token")
+    assert refusal.value.retry_after_ms == round(1000 / LIMITS.message_rate.per_s)
+    gate.pass_request(b"another")
+
+
 def test_wrong_passwords_slow_down_that_account_for_that_address(gate: Gate) -> None:
     for _ in range(LIMITS.wrong_password_rate.burst):
         gate.pass_credential_call("192.0.2.1", "joe@example.com")

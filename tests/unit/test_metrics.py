@@ -23,7 +23,9 @@ class ClientsOwn:
     def __init__(self) -> None:
         self.registry = registry = prometheus_client.CollectorRegistry()
         connections = prometheus_client.Gauge(
-            "wsserver_connections", "Open WebSocket connections.", registry=registry
+            "wsserver_connections",
+            "Open connections: WebSockets, and all of the gateway.",
+            registry=registry,
         )
         connections.set(4)
         self.sessions = prometheus_client.Gauge(

@@ -364,6 +364,7 @@ class StoreModel:
 
     def _replace_password(self, operation: ReplacePassword) -> None:
         account = self._checked(operation.account_id, operation.checked)
+        assert operation.token_hash is not None, "sessions change passwords under their tokens"
         device = self._require(operation.token_hash)[1]
         wallet = operation.wallet
         if wallet is None and account.sequence:

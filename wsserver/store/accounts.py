@@ -8,10 +8,18 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from wsschema.errors import AccountExists, BadCredentials, BadToken, Conflict, WalletExists
+from wsschema.errors import (
+    AccountDisabled,
+    AccountExists,
+    BadCredentials,
+    BadToken,
+    Conflict,
+    WalletExists,
+)
 from wsschema.limits import CLIENT_SALT_SEED_HEX_DIGITS
 from wsschema.messages import Kdf, KeyDerivation
 from wsserver.operations import (
+    NO_DEVICE,
     CreateAccount,
     Credentials,
     LoadAccountCredentials,
@@ -117,7 +125,13 @@ def create_account(connection: Connection, context: Context, operation: CreateAc
 def replace_password(connection: Connection, context: Context, operation: ReplacePassword) -> None:
     """New credentials and the re-encrypted wallet; ends every token, keeps no earlier version."""
     account_id, wallet = operation.account_id, operation.wallet
-    row = _lock_session(connection, operation)
+    if operation.token_hash is None:
+        row, device_id = lock_checked(connection, account_id, operation.checked), NO_DEVICE
+        if row.disabled:
+            raise AccountDisabled
+    else:
+        row = _lock_session(connection, operation)
+        device_id = row.device_id
     if wallet is None and row.sequence:
         raise WalletExists
     if wallet is not None and wallet.sequence != row.sequence + 1:
@@ -134,7 +148,7 @@ def replace_password(connection: Connection, context: Context, operation: Replac
                 account_id=account_id,
                 slot=wallet.sequence % context.history_depth,
                 sequence=wallet.sequence,
-                device_id=row.device_id,
+                device_id=device_id,
                 updated_at=context.now_ms(),
                 hmac=wallet.hmac.encode(),
                 encrypted_wallet=wallet.encrypted_wallet.encode(),

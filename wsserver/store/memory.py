@@ -31,6 +31,7 @@ from wsschema.errors import (
 from wsschema.messages import KeyDerivation, SealedWallet, WalletState, WalletVersion
 from wsschema.times import time_from_ms
 from wsserver.operations import (
+    NO_DEVICE,
     Acknowledged,
     AcknowledgeState,
     ActivateRegistration,
@@ -311,10 +312,13 @@ class Memory:
         )
 
     def _replace_password(self, operation: ReplacePassword) -> None:
-        account, device = self._find_checked(
-            operation.token_hash, operation.account_id, operation.checked
-        )
-        wallet = operation.wallet
+        account_id, checked, wallet = operation.account_id, operation.checked, operation.wallet
+        if operation.token_hash is None:
+            account, device = self._find_by_password(account_id, checked), None
+            if account.disabled:
+                raise AccountDisabled
+        else:
+            account, device = self._find_checked(operation.token_hash, account_id, checked)
         if wallet is None and account.versions:
             raise WalletExists
         if wallet is not None:
@@ -340,9 +344,7 @@ class Memory:
         return self._tell_session(*found)
 
     def _open_session(self, operation: OpenSession) -> OpenedSession:
-        account = self.accounts.get(operation.account_id)
-        if account is None or account.password != operation.checked:
-            raise BadCredentials
+        account = self._find_by_password(operation.account_id, operation.checked)
         if account.disabled:
             raise AccountDisabled
         device_id, now_ms = operation.device_id, self._context.now_ms()
@@ -421,14 +423,16 @@ class Memory:
         ]
         return tuple(kept[: operation.limit])
 
-    def _keep(self, account: _Account, device: _Device, wallet: SealedWallet) -> WalletState:
-        device_id, updated_at = device.record.device_id, time_from_ms(self._context.now_ms())
+    def _keep(self, account: _Account, device: _Device | None, wallet: SealedWallet) -> WalletState:
+        device_id = NO_DEVICE if device is None else device.record.device_id
+        updated_at = time_from_ms(self._context.now_ms())
         state = WalletState(
             wallet.sequence, wallet.encrypted_wallet, wallet.hmac, device_id, updated_at
         )
         account.versions[state.sequence] = state
         account.versions.pop(state.sequence - self._context.history_depth, None)
-        device.record = replace(device.record, applied_sequence=state.sequence)
+        if device is not None:
+            device.record = replace(device.record, applied_sequence=state.sequence)
         return state
 
     # Finding.
@@ -448,6 +452,12 @@ class Memory:
         if found is None or found[0].account_id != account_id:
             raise BadToken
         return found
+
+    def _find_by_password(self, account_id: int, checked: PasswordHash) -> _Account:
+        account = self.accounts.get(account_id)
+        if account is None or account.password != checked:
+            raise BadCredentials
+        return account
 
     def _find_checked(
         self, token_hash: bytes, account_id: int, checked: PasswordHash
