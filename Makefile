@@ -22,7 +22,7 @@ UV := build/uv/bin/uv pip compile --no-config --universal --python-version 3.11 
 	--generate-hashes --no-strip-extras --quiet --custom-compile-command "make lock" $(LOCK_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo walkthrough test coverage fuzz bench bench-report check docs format lock \
+.PHONY: help setup run demo walkthrough test coverage simulate fuzz bench bench-report check docs format lock \
 	clean
 
 help: ## List the commands
@@ -75,6 +75,9 @@ test: setup ## Run the tests; the core must be covered by every branch
 
 coverage: setup ## Write what the last `make test` covered to htmlcov/index.html
 	@$(BIN)/python -m coverage html
+
+simulate: setup ## Simulate a million seeds on all cores (SEEDS=10000); goes on where it stopped
+	@$(BIN)/python -m tests.simulation $(or $(SEEDS),1000000)
 
 fuzz: $(FUZZ_INSTALLED) ## Fuzz on all cores for MINUTES=10 (FUZZ_OPTIONS=--keep adds to the corpus)
 	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(FUZZ_OPTIONS)
