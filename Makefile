@@ -107,9 +107,9 @@ format: setup ## Format the code and mend what can be mended
 lock: ## Lock the dependencies anew (LOCK_OPTIONS=--upgrade takes the newest)
 	@[ -x build/uv/bin/uv ] || "$(PYTHON)" -m venv build/uv
 	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
-	@$(UV) $(addprefix --extra ,bench cli docs lbry server test) pyproject.toml \
+	@$(UV) $(addprefix --extra ,bench cli docs lbry nats postgresql server test) pyproject.toml \
 		--output-file requirements.lock
-	@$(UV) --extra server --extra lbry --constraints requirements.lock pyproject.toml \
+	@$(UV) $(addprefix --extra ,lbry nats postgresql server) --constraints requirements.lock pyproject.toml \
 		--output-file requirements-server.lock
 	@$(UV) --extra fuzz --constraints requirements.lock pyproject.toml \
 		--output-file requirements-fuzz.lock

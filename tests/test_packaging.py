@@ -98,7 +98,7 @@ def test_the_wheel_names_its_licence_its_command_and_its_extras(wheel: Path) -> 
     assert metadata["Name"] == "wallet-sync"
     assert metadata["License-Expression"] == "MIT"
     assert "licenses/LICENSE" in files
-    extras = ["bench", "cli", "docs", "fuzz", "lbry", "server", "test"]
+    extras = ["bench", "cli", "docs", "fuzz", "lbry", "nats", "postgresql", "server", "test"]
     assert metadata.get_all("Provides-Extra") == extras
     assert "wsserver = wsserver.cli:main" in commands
 
@@ -142,8 +142,11 @@ def test_a_lock_pins_each_version_by_its_hashes_and_names_no_host(lock: str) -> 
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [
-        ("requirements.lock", ["bench", "cli", "docs", "lbry", "server", "test"]),
-        ("requirements-server.lock", ["lbry", "server"]),
+        (
+            "requirements.lock",
+            ["bench", "cli", "docs", "lbry", "nats", "postgresql", "server", "test"],
+        ),
+        ("requirements-server.lock", ["lbry", "nats", "postgresql", "server"]),
         ("requirements-fuzz.lock", ["fuzz"]),
     ],
 )
