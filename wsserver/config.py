@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from wsschema.fields import Email, FieldError, lower_email
 from wsserver.gate import GateLimits
+from wsserver.logs import LogFormat
 from wsserver.mail import parse_sender
 from wsserver.passwords import WAITING_MAX
 from wsserver.smtp import parse_smtp_url
@@ -193,7 +194,12 @@ class Settings(BaseSettings):
         (), description="Origins of the pages that may connect; unless given, all."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged."
+        "info", description="What is logged; SIGUSR1 switches to debug and back."
+    )
+    log_format: LogFormat = Field(
+        "auto",
+        description="How it is: console, for people, json, a document a line, or auto: console on "
+        "a terminal, else json.",
     )
     bus_url: str | None = Field(
         None, description="Bus between nodes. Not available in this version."

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from wsschema.errors import RpcError, Unavailable
 from wsschema.messages import SealedWallet
+from wsserver import logbook
 from wsserver.failures import report_failure
 from wsserver.operations import (
     AcknowledgeState,
@@ -65,8 +65,6 @@ from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting, desc
 from wsserver.store.rows import execute_text
 from wsserver.store.schema import check_schema, install, migrate
 from wsserver.store.tables import installation
-
-logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a connection waits for another process's lock on the SQLite file before it gives up."""
@@ -229,7 +227,7 @@ class SqlStore:
             left_s = max(0.0, ends_at_s - time.monotonic())
             if not await asyncio.to_thread(thread.close, left_s):
                 ended = False
-                logger.warning("%s: not done within %g s; left to itself", thread.name, timeout_s)
+                logbook.LANE_LEFT.log(lane=thread.name, timeout_s=timeout_s)
         self._threads = []
         # A lane that is left to itself may write yet: then the guard ends with the process.
         if self._guard is not None and ended:
@@ -339,7 +337,7 @@ def open_database(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterat
     with _telling_faults(url), engine.begin() as connection:
         before, after = migrate(connection)
         if before != after:
-            logger.info("database schema: %s -> %s", before or "none", after)
+            logbook.SCHEMA_MIGRATED.log(revision_before=before or "none", revision=after)
         yield connection
 
 
