@@ -35,6 +35,7 @@ def test_every_event_has_a_name_of_its_own() -> None:
 def test_every_field_is_told_and_every_field_told_is_one() -> None:
     assert {field for entry in ENTRIES for field in entry.fields} == {*FIELDS}
     assert [*FIELDS] == sorted(FIELDS)
+    assert not {*FIELDS} & {"time", "level", "event", "message", "traceback"}
 
 
 def calls_in(tree: ast.AST) -> Iterator[tuple[str, set[str]]]:

@@ -42,7 +42,7 @@ class Departures:
             peer=connection.remote_address,
             account_id=channel.account_id,
             device_id=channel.device_id if channel.account_id else None,
-            duration_s=connection.find_age_s(),
+            duration_s=round(connection.find_age_s(), 3),
             messages=connection.messages,
             bytes_received=connection.bytes_received,
             bytes_sent=connection.bytes_sent,

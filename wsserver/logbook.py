@@ -31,7 +31,7 @@ FIELDS: Final = {
     "failure": "what went wrong: a class, a code, and such text as holds no values",
     "host": "the host that is listened on",
     "lane": "the store's lane, or the thread, that it happened in",
-    "level": "the level of the log from now on",
+    "log_level": "the level of the log from now on",
     "mail": "which mail, counted from the start",
     "messages": "messages that the peer sent",
     "method": "the method of the call",
@@ -150,7 +150,7 @@ SCHEMA_MIGRATED = Entry(
 LEVEL_CHANGED = Entry(
     "log.level",
     INFO,
-    "log level: {level}",
+    "log level: {log_level}",
     "On SIGUSR1: the configured level, or debug.",
 )
 LINES_DROPPED = Entry(
@@ -162,8 +162,9 @@ LINES_DROPPED = Entry(
 FIGURES = Entry(
     "server.figures",
     INFO,
-    "{connections} connections, {sessions} sessions; waiting: {queues}",
+    "{connections} connections, {sessions} sessions",
     "On SIGUSR2.",
+    also=("queues",),
 )
 CERTIFICATE_RENEWED = Entry(
     "certificate.renewed",
@@ -210,9 +211,16 @@ CALL_REFUSED = Entry(
 CONNECTION_ENDED = Entry(
     "connection.ended",
     INFO,
-    "{peer} was connected for {duration_s:.3f} s and is gone: {close_code} {close_reason}",
+    "{peer} is gone after {duration_s:g} s, closed with {close_code}",
     "One a WebSocket, at its end.",
-    also=("account_id", "device_id", "messages", "bytes_received", "bytes_sent"),
+    also=(
+        "close_reason",
+        "account_id",
+        "device_id",
+        "messages",
+        "bytes_received",
+        "bytes_sent",
+    ),
 )
 CONNECTIONS_LEFT_OUT = Entry(
     "connection.left_out",

@@ -209,11 +209,11 @@ class Server:
         """Have the log tell everything; or, if it does, as much as the settings say."""
         level = self._settings.log_level
         if logbook.logger.isEnabledFor(logging.DEBUG):
-            logbook.LEVEL_CHANGED.log(level=level)
+            logbook.LEVEL_CHANGED.log(log_level=level)
             logbook.set_level(level)
         else:
             logbook.set_level("debug")
-            logbook.LEVEL_CHANGED.log(level="debug")
+            logbook.LEVEL_CHANGED.log(log_level="debug")
 
     def log_figures(self) -> None:
         """Write the figures of the moment into the log."""
