@@ -15,6 +15,7 @@ from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import ExtraMissing, Server, describe_url
 from wsserver.store.schema import SchemaTooNew
 from wsserver.store.sql import StoreError, open_database, parse_url
+from wsserver.systemd import SocketsWrong, take_sockets
 from wsserver.throttle import RATE_EXAMPLE
 from wsserver.tls import CertificateError
 
@@ -50,7 +51,10 @@ def serve(**flags: Any) -> None:
     """
     settings = load_or_exit(flags)
     _warn_of_open(settings)
-    server = Server(settings)
+    try:
+        server = Server(settings, sockets=take_sockets())
+    except SocketsWrong as error:
+        fail(str(error))
     scheme = "ws" if settings.tls_cert is None else "wss"
 
     def tell_started() -> None:
