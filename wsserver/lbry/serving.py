@@ -75,8 +75,9 @@ class GatewayServer:
     def stop_accepting(self) -> None:
         """Take no newcomers from now on; requests of those who are in are answered 503."""
         self._gateway.draining = True
-        for server in self._server.servers:
-            server.close()
+        if self._serving is not None:
+            for server in self._server.servers:
+                server.close()
 
     async def close(self, timeout_s: float) -> None:
         """End the connections once their requests are answered, within that time."""
