@@ -15,8 +15,10 @@ from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.origins import find_unknown_variables, hide_passwords
 from wsserver.server import ExtraMissing, Server, describe_url
+from wsserver.store.databases import open_database, parse_url
+from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
-from wsserver.store.sql import StoreError, open_database, parse_url
+from wsserver.systemd import SocketsWrong, take_sockets
 from wsserver.throttle import RATE_EXAMPLE
 from wsserver.tls import CertificateError
 
@@ -52,7 +54,10 @@ def serve(**flags: Any) -> None:
     for name, reason in find_unknown_variables():
         logbook.UNKNOWN_VARIABLE.log(name=name, reason=reason)
     _warn_of_open(settings)
-    server = Server(settings)
+    try:
+        server = Server(settings, sockets=take_sockets())
+    except SocketsWrong as error:
+        fail(str(error))
     scheme = "ws" if settings.tls_cert is None else "wss"
 
     def tell_started() -> None:
