@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "sqlite:///wallet-sync.db", description="SQLAlchemy URL of the database."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve, one a core; more than one need PostgreSQL.",
+    )
     verification: Literal["open", "allowlist", "email"] = Field(
         "allowlist",
         description="Who may register: open (everyone; for development), allowlist, or email.",
@@ -355,6 +361,12 @@ def find_conflicts(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
         yield (
             frozenset({"tls_cert", "tls_key"}),
             "WSSERVER_TLS_CERT and WSSERVER_TLS_KEY go together",
+        )
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        yield (
+            frozenset({"workers", "database_url"}),
+            f"WSSERVER_WORKERS is {settings.workers}, and one process serves a SQLite file; more "
+            "than one need a PostgreSQL database (WSSERVER_DATABASE_URL)",
         )
 
 

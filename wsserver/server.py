@@ -261,6 +261,19 @@ class Server:
             self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
 
+    async def probe(self) -> str | None:
+        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
+        if self._draining:
+            return "the server is stopping"
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_store())
+            self._probing.add_done_callback(self._forget_probe)
+        return await asyncio.shield(self._probing)
+
+    async def expose_figures(self) -> bytes:
+        """The figures in Prometheus' text format."""
+        return self._metrics.expose()
+
     # Parts of it.
 
     @property
@@ -284,7 +297,7 @@ class Server:
             await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
+        pages = AdminPages(probe=self.probe, metrics=self.expose_figures)
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -333,15 +346,6 @@ class Server:
     def _count_waiting(self) -> dict[str, int]:
         waiting = {**self._store.waiting, "passwords": self._passwords.waiting}
         return waiting if self._post is None else {**waiting, "letters": self._post.waiting}
-
-    async def _probe(self) -> str | None:
-        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
-        if self._draining:
-            return "the server is stopping"
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probe_store())
-            self._probing.add_done_callback(self._forget_probe)
-        return await asyncio.shield(self._probing)
 
     def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
         self._probing = None

@@ -43,6 +43,7 @@ __all__ = [
     "Respond",
     "Response",
     "TransportLimits",
+    "bind",
     "build_response",
 ]
 
@@ -148,7 +149,7 @@ class Listener:
             OSError: the address is taken or not ours.
         """
         self.loop = asyncio.get_running_loop()
-        listening = list(sockets) or await _bind(host, port)
+        listening = list(sockets) or await bind(host, port)
         port = listening[0].getsockname()[1]
         for bound in listening:
             if ssl is None:
@@ -421,7 +422,7 @@ def _close_behind(listening: socket.socket, accepting: asyncio.Task[None]) -> No
     listening.close()
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
+async def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets bound to every address of a host, all to the same port."""
     loop = asyncio.get_running_loop()
     bound: list[socket.socket] = []
