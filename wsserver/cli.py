@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
+from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
+from wsserver.database_commands import back_up, drill, epoch, restore, take_over
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import ExtraMissing, Server, describe_url
 from wsserver.store.schema import SchemaTooNew
@@ -34,7 +35,7 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, epoch, restore, take_over):
+for command in (account, allowlist, back_up, drill, epoch, restore, take_over):
     main.add_command(command)
 
 

@@ -77,7 +77,7 @@ def load_or_exit(flags: dict[str, Any]) -> Settings:
     return settings
 
 
-def fail(text: str) -> typing.NoReturn:
-    """Say why a command could not be done, and exit with 1."""
+def fail(text: str, *, code: int = EXIT_FAILURE) -> typing.NoReturn:
+    """Say why a command could not be done, and exit."""
     click.echo(f"wsserver: {text}", err=True)
-    sys.exit(EXIT_FAILURE)
+    sys.exit(code)
