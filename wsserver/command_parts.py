@@ -1,11 +1,10 @@
-"""What the operator's commands share: the database that the settings name, and what they print."""
+"""What the commands on a database share: the one that the settings name, and how they fail."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -13,8 +12,8 @@ from sqlalchemy import URL, Connection
 
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.store.backups import Progress
+from wsserver.store.databases import open_live_database, parse_url
 from wsserver.store.errors import NotFound, SchemaTooNew, StoreError
-from wsserver.store.sql import open_live_database, parse_url
 
 EPILOG = (
     "The database is --database-url, WSSERVER_DATABASE_URL or the key database_url of the TOML "
@@ -66,16 +65,3 @@ def show_progress(label: str) -> Iterator[Progress]:
         length=1000, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
     ) as bar:
         yield lambda done, total: bar.update(1000 * done // max(1, total) - bar.pos)
-
-
-def print_json(document: dict[str, Any]) -> None:
-    """For programs: all that a command has to say."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """For people: columns as wide as what is in them."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())

@@ -10,7 +10,8 @@ import click
 
 from wsschema.fields import Email, FieldError, lower_email
 from wsschema.times import format_time, time_from_ms
-from wsserver.command_parts import EPILOG, database_command, open_named, print_json, print_table
+from wsserver.command_parts import EPILOG, database_command, open_named
+from wsserver.options import print_json, print_table
 from wsserver.store import operator
 from wsserver.store.context import Context
 from wsserver.store.operator import AccountRecord, OperatorDevice

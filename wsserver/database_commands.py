@@ -16,15 +16,14 @@ from wsserver.command_parts import (
     database_command,
     find_url,
     open_named,
-    print_json,
     show_progress,
     telling_failure,
 )
 from wsserver.lbry.importing import take_over_file
-from wsserver.options import fail, load_or_exit, setting_options
+from wsserver.options import fail, load_or_exit, print_json, setting_options
 from wsserver.store import backup_folder, backups, operator
+from wsserver.store.databases import parse_url
 from wsserver.store.guard import ServingGuard
-from wsserver.store.sql import parse_url
 
 EXIT_BUSY: Final = 3
 EXIT_STUCK: Final = 4

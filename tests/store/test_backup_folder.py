@@ -15,8 +15,8 @@ from tests.contract.backends import open_sqlite, register
 from tests.store.conftest import OpenSqlite
 from wsserver.store import backup_folder
 from wsserver.store.backup_folder import FolderBusy, Turn, back_up_into, find_newest
+from wsserver.store.databases import parse_url
 from wsserver.store.errors import StoreError
-from wsserver.store.sql import parse_url
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
