@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -29,13 +30,16 @@ from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
 from wsserver.config import Settings
 from wsserver.engine import Engine
+from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
-from wsserver.metrics import Metrics
+from wsserver.metrics import Distribution, Metrics
 from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
+from wsserver.readings import Instruments
+from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
 from wsserver.tls import Certificate, CertificateError
@@ -58,6 +62,8 @@ GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
+LAG_INTERVAL_S: Final = 0.5
+"""How often it is measured how late the event loop is."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -79,6 +85,7 @@ class Server:
         self._admin: Listener | None = None
         self._gateway: GatewayServer | None = None
         self._post: PostOffice | None = None
+        self._records = RecentRecords()
         self._certificate: Certificate | None = None
         self.port = 0
         self.admin_port = 0
@@ -95,15 +102,19 @@ class Server:
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         transport_limits = make_transport_limits(settings, limits)
-        self._metrics = Metrics(queues=self._count_waiting, connections=self._count_connections)
+        self._metrics = Metrics()
         self._store = SqlStore(
             settings.database_url,
             history_depth=settings.history_depth,
             token_lifetime_s=settings.token_lifetime_s,
             answer=self._take_answer,
             observe_batch=self._metrics.observe_batch,
+            observe_checkpoint=self._metrics.checkpoint_seconds.observe,
+            count_fault=self._metrics.count_database_error,
         )
         installed = await self._store.open(exclusive=True)
+        # A figure that begins with its first failure can't be seen to rise.
+        self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
             workers=settings.password_workers, waiting_max=settings.password_waiting_max
         )
@@ -139,6 +150,21 @@ class Server:
             admit_peer=facts.gate.may_connect,
             trusted_proxies=settings.trusted_proxies,
         )
+        database = self._store.url.database
+        self._instruments = Instruments(
+            store=self._store,
+            passwords=self._passwords,
+            gate=facts.gate,
+            public=self._public,
+            records=self._records,
+            post=self._post,
+            certificate=self._certificate,
+            database=None if database is None else Path(database),
+            count_gateway=self._count_gateway,
+            is_draining=lambda: self._draining,
+        )
+        self._exposition = Exposition(self._metrics, self._instruments.read)
+        self._records.attach()
         try:
             if settings.admin_port:
                 await self._start_admin(transport_limits)
@@ -155,6 +181,7 @@ class Server:
         self._upkeep = (
             asyncio.create_task(self._engine.renew_tokens()),
             asyncio.create_task(self._engine.watch_notices()),
+            asyncio.create_task(measure_lag(self._metrics.loop_lag_seconds)),
         )
 
     async def run(self, on_started: Callable[[], None]) -> None:
@@ -230,11 +257,12 @@ class Server:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
         self._engine.note_all_seen()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
+        self._records.detach()
 
     # Parts of it.
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
+        pages = AdminPages(probe=self._probe, metrics=self._exposition.expose)
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -273,12 +301,10 @@ class Server:
         self._post.send(operation)
 
     def _count_connections(self) -> int:
-        others = 0 if self._gateway is None else self._gateway.connections
-        return len(self._public.connections) + others
+        return len(self._public.connections) + self._count_gateway()
 
-    def _count_waiting(self) -> dict[str, int]:
-        waiting = {**self._store.waiting, "passwords": self._passwords.waiting}
-        return waiting if self._post is None else {**waiting, "letters": self._post.waiting}
+    def _count_gateway(self) -> int:
+        return 0 if self._gateway is None else self._gateway.connections
 
     async def _probe(self) -> str | None:
         """Why the server is not ready; None when it is. Those who ask at once share one probe."""
@@ -305,6 +331,15 @@ class Server:
                 answer = await answered
                 return "the store can't be written" if isinstance(answer, RpcError) else None
         return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
+
+
+async def measure_lag(lag_seconds: Distribution) -> None:
+    """Observe how late the event loop comes to a timer, until it is cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        lag_seconds.observe(max(0.0, loop.time() - due_s))
 
 
 def _tune_interpreter() -> None:
