@@ -15,6 +15,7 @@ from wsserver.gate import Gate
 from wsserver.passwords import PasswordPool
 from wsserver.post import PostOffice
 from wsserver.recent import RecentRecords
+from wsserver.store.databases import parse_url
 from wsserver.store.schema import find_newest_revision
 from wsserver.store.sql import SqlStore
 from wsserver.tls import Certificate
@@ -55,6 +56,12 @@ class Reading:
     certificate_expires_at_s: float | None
 
 
+def find_file(database_url: str) -> Path | None:
+    """The database's file, where it is one."""
+    url = parse_url(database_url)
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+
+
 @dataclass(slots=True, kw_only=True)
 class Instruments:
     """The parts of one server that are read. ``read`` belongs to the event loop."""
@@ -67,7 +74,6 @@ class Instruments:
     post: PostOffice | None
     certificate: Certificate | None
     database: Path | None
-    """Its file, where it is one."""
     count_gateway: Callable[[], int]
     is_draining: Callable[[], bool]
     # To find these reads files; they don't change while the server runs.

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -38,7 +37,7 @@ from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
-from wsserver.readings import Instruments
+from wsserver.readings import Instruments, find_file
 from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
@@ -150,7 +149,6 @@ class Server:
             admit_peer=facts.gate.may_connect,
             trusted_proxies=settings.trusted_proxies,
         )
-        database = self._store.url.database
         self._instruments = Instruments(
             store=self._store,
             passwords=self._passwords,
@@ -159,7 +157,7 @@ class Server:
             records=self._records,
             post=self._post,
             certificate=self._certificate,
-            database=None if database is None else Path(database),
+            database=find_file(settings.database_url),
             count_gateway=self._count_gateway,
             is_draining=lambda: self._draining,
         )

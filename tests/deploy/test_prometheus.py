@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # ships no types
+import yaml
 
 from tests.deploy.test_alerts import PROMETHEUS, RULES
 from tests.e2e.serving import Served, fetch_json, find_free_port

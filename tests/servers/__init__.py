@@ -1,0 +1,1 @@
+"""Real servers for tests: PostgreSQL and NATS, whose programs come as wheels."""
