@@ -15,8 +15,9 @@ from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import ExtraMissing, Server, describe_url
+from wsserver.store.databases import open_database, parse_url
+from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
-from wsserver.store.sql import StoreError, open_database, parse_url
 from wsserver.throttle import RATE_EXAMPLE
 from wsserver.tls import CertificateError
 

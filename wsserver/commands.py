@@ -25,11 +25,11 @@ from wsserver.options import (
 )
 from wsserver.store import backups, operator
 from wsserver.store.context import Context
+from wsserver.store.databases import open_live_database, parse_url
 from wsserver.store.errors import NotFound, StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.operator import AccountRecord, OperatorDevice
 from wsserver.store.schema import SchemaTooNew
-from wsserver.store.sql import open_live_database, parse_url
 
 EPILOG = (
     "The database is --database-url, WSSERVER_DATABASE_URL or the key database_url of the TOML "

@@ -17,9 +17,10 @@ from sqlalchemy import URL
 from wsserver.config import Examined, Settings
 from wsserver.origins import find_unknown_variables
 from wsserver.server import DESCRIPTORS_RESERVED, find_connections_max
+from wsserver.store.databases import parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.guard import ServingGuard
-from wsserver.store.sql import find_folder, parse_url
+from wsserver.store.sqlite import find_folder
 from wsserver.tls import Certificate, CertificateError
 
 CONNECTIONS_EXPECTED: Final = 1000
