@@ -235,6 +235,17 @@ def test_a_clock_that_went_back_shows_in_the_database(look: Look, tmp_path: Path
     assert "clock went back" in look()["database clock"].text
 
 
+def test_a_schema_of_another_version_is_told(look: Look, tmp_path: Path) -> None:
+    sqlite3.connect("wallet-sync.db").close()
+    assert look()["database"].verdict is WARN
+    assert run_command(["migrate"], tmp_path).returncode == 0
+    with sqlite3.connect("wallet-sync.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'later'")
+    connection.close()
+
+    assert look()["database"].verdict is FAIL
+
+
 # The certificate.
 
 

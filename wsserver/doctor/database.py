@@ -13,8 +13,9 @@ from sqlalchemy import URL, select
 from wsserver.config import Settings
 from wsserver.doctor.findings import Finding, fail, ok, warn
 from wsserver.doctor.machine import check_disk
-from wsserver.store.errors import StoreError
-from wsserver.store.sql import find_folder, open_live_database, parse_url
+from wsserver.store.databases import database_exists, open_live_database, parse_url
+from wsserver.store.errors import SchemaTooOld, StoreError
+from wsserver.store.sqlite import find_folder
 from wsserver.store.tables import installation
 
 CLOCK_TOLERANCE_S: Final = 60
@@ -29,6 +30,8 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         if url.get_backend_name() == "sqlite":
             yield from _check_file(url)
         yield from _check_contents(url)
+    except SchemaTooOld as error:
+        yield warn("database", str(error), "the next start does that by itself; back up before")
     except StoreError as error:
         yield fail("database", str(error), "the server can't start before that is mended")
 
@@ -57,7 +60,7 @@ def judge_sqlite(version: tuple[int, int, int]) -> Finding:
 
 
 def _check_contents(url: URL) -> Iterator[Finding]:
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+    if not database_exists(url):
         yield ok("database", f"there is none yet; the first start makes {url.database}")
         return
     begun_s = time.perf_counter()
