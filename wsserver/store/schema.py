@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from wsserver.store.context import Installation
 from wsserver.store.errors import SchemaTooNew as SchemaTooNew
-from wsserver.store.errors import StoreError
+from wsserver.store.errors import SchemaTooOld
 from wsserver.store.tables import installation, newest_sequence, versions
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -33,15 +33,15 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
 
 
 def check_schema(connection: Connection) -> None:
-    """Raises StoreError where the schema is another than this version's; changes nothing.
+    """Raises SchemaTooOld or SchemaTooNew where it is not this version's; changes nothing.
 
     For what comes beside a running server: that one may be of the schema's version still.
     """
     before, after = _read_revisions(connection, _configure(connection))
     if before is None:
-        raise StoreError("there is no wallet-sync database in it; `wsserver migrate` makes one")
+        raise SchemaTooOld("there is no wallet-sync database in it; `wsserver migrate` makes one")
     if before != after:
-        raise StoreError(
+        raise SchemaTooOld(
             f"the database has schema revision {before}, and this version of the server needs "
             f"{after}: stop the server that uses it, then run `wsserver migrate`"
         )
