@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
+from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
+from wsserver.database_commands import back_up, drill, epoch, restore, take_over
+from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import Server, describe_url
@@ -36,7 +38,17 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, config, epoch, restore, take_over):
+for command in (
+    account,
+    allowlist,
+    back_up,
+    config,
+    doctor,
+    drill,
+    epoch,
+    restore,
+    take_over,
+):
     main.add_command(command)
 
 

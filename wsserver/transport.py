@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import logging
@@ -31,6 +32,7 @@ from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
 from wsserver.peer import NEVER, Peer, TransportLimits
 from wsserver.proxies import Network, find_client, is_trusted
+from wsserver.tallies import Tallies
 from wsserver.throttle import address_key
 
 __all__ = [
@@ -107,6 +109,7 @@ class Listener:
         self.limits = limits
         self.clock = clock
         self.wheel: Wheel[Peer] = Wheel()
+        self.tallies = Tallies()
         self._application = application
         self._respond = respond
         self._admit_peer = admit_peer
@@ -134,6 +137,11 @@ class Listener:
     def connections(self) -> Collection[Connection]:
         """The WebSocket connections, from the upgrade until they are gone."""
         return self._open
+
+    @property
+    def openings(self) -> int:
+        """Connections that have not finished their request."""
+        return len(self._openings)
 
     async def start(
         self,
@@ -173,6 +181,14 @@ class Listener:
             server.close()
         for accepting in self._accepting:
             accepting.cancel()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Returns once whoever has connected has asked, and been answered; or when time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._openings:
+                    self._gone.clear()
+                    await self._gone.wait()
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Closes every connection that is left (1001), and drops it after `timeout_s`.
@@ -240,7 +256,7 @@ class Listener:
             self._open.discard(peer)
         elif isinstance(peer, Opening):
             self._openings.pop(peer, None)
-        if not self._open and not self._openings:
+        if not self._open or not self._openings:
             self._gone.set()
 
     def ask_soon(self, opening: Opening) -> None:
@@ -271,6 +287,7 @@ class Listener:
             return build_response(404, "Not found.\n")
         answer = handshake.accept()
         if isinstance(answer, bytes) and len(self._open) >= self.limits.connections_max:
+            self.tallies.refusals["connections_max"] += 1
             return build_response(
                 503, "Too many connections.\n", headers={"Retry-After": str(RETRY_AFTER_S)}
             )
@@ -310,6 +327,7 @@ class Listener:
             return True
         oldest, securing = next(iter(self._openings.items()))
         if self.clock() - oldest.opened_at_s < self.limits.opening_grace_s:
+            self.tallies.refusals["openings_max"] += 1
             return False
         self.detach(oldest)
         oldest.abort()

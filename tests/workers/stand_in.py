@@ -69,6 +69,8 @@ async def serve(worker: Worker, line: SupervisorLine, listening: socket.socket) 
         line.beat()
         await asyncio.wait([asyncio.ensure_future(worker.drains.wait())], timeout=0.05)
     server.close()
+    # What was just accepted is in a turn of the loop or two.
+    await asyncio.sleep(0.1)
     while worker.open:
         await asyncio.wait(worker.open)
     await line.close(await worker.find_figures())
