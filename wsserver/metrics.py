@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -75,6 +76,24 @@ class Distribution:
         family.add_metric(labels, [*zip(names, counts, strict=True)], self._sum)
 
 
+class BusFigures(Protocol):
+    """What a node's bus tells of itself: see `wsserver.bus.node`."""
+
+    messages: dict[str, int]
+    gaps: int
+    resyncs: int
+
+    @property
+    def connected(self) -> bool:
+        """Whether it carries messages."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """How many other nodes are heard."""
+        ...
+
+
 class Metrics(Collector):
     """All figures of one server, in a registry of their own."""
 
@@ -84,6 +103,8 @@ class Metrics(Collector):
         self._queues = queues
         self._connections = connections
         self.sessions = Level()
+        self.bus: BusFigures | None = None
+        """The bus, where there is one."""
         self.push_seconds = Distribution(PUSH_BUCKETS_S)
         self._calls: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._notifications: defaultdict[str, int] = defaultdict(int)
@@ -161,9 +182,34 @@ class Metrics(Collector):
         for outcome, count in self._letters.items():
             letters.add_metric([outcome], count)
         yield letters
+        if self.bus is not None:
+            yield from _collect_bus(self.bus)
         waiting = GaugeMetricFamily(
             "wsserver_queue_operations", "Operations that wait, by queue.", labels=["queue"]
         )
         for queue, operations in self._queues().items():
             waiting.add_metric([queue], operations)
         yield waiting
+
+
+def _collect_bus(bus: BusFigures) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "wsserver_bus_connected", "Whether the bus between nodes carries messages.", bus.connected
+    )
+    yield GaugeMetricFamily("wsserver_bus_nodes", "Other nodes that are heard.", bus.nodes)
+    messages = CounterMetricFamily(
+        "wsserver_bus_messages",
+        "Messages between nodes, by what became of them: sent, received, dropped.",
+        labels=["outcome"],
+    )
+    for outcome, count in bus.messages.items():
+        messages.add_metric([outcome], count)
+    yield messages
+    yield CounterMetricFamily(
+        "wsserver_bus_gaps", "Times that something may have been missed.", bus.gaps
+    )
+    yield CounterMetricFamily(
+        "wsserver_bus_resyncs",
+        "Times that the database was asked what moved of all accounts here.",
+        bus.resyncs,
+    )

@@ -27,6 +27,8 @@ from wsschema.limits import (
 )
 from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
+from wsserver.bus.choosing import choose_transport
+from wsserver.bus.node import Bus
 from wsserver.config import Settings
 from wsserver.engine import Engine
 from wsserver.gate import Gate, GateLimits
@@ -75,6 +77,7 @@ class Server:
         self._settings = settings
         self._draining = False
         self._probing: asyncio.Task[str | None] | None = None
+        self._bus: Bus | None = None
         self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
         self._gateway: GatewayServer | None = None
@@ -86,7 +89,8 @@ class Server:
     async def start(self) -> None:
         """Open the database, then the ports.
 
-        Raises CertificateError, ExtraMissing, StoreError and OSError with what stands in the way.
+        Raises BusError, CertificateError, ExtraMissing, StoreError and OSError with what stands in
+        the way.
         """
         settings = self._settings
         limits = make_limits(settings)
@@ -95,6 +99,12 @@ class Server:
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         transport_limits = make_transport_limits(settings, limits)
+        transport = choose_transport(
+            None if settings.bus_url is None else settings.bus_url.get_secret_value(),
+            settings.database_url,
+            credentials=settings.bus_credentials,
+            authorities=settings.bus_authorities,
+        )
         self._metrics = Metrics(queues=self._count_waiting, connections=self._count_connections)
         self._store = SqlStore(
             settings.database_url,
@@ -103,7 +113,7 @@ class Server:
             answer=self._take_answer,
             observe_batch=self._metrics.observe_batch,
         )
-        installed = await self._store.open(exclusive=True)
+        installed = await self._store.open(exclusive=transport is None)
         self._passwords = PasswordPool(
             workers=settings.password_workers, waiting_max=settings.password_waiting_max
         )
@@ -140,6 +150,10 @@ class Server:
             trusted_proxies=settings.trusted_proxies,
         )
         try:
+            if transport is not None:
+                self._bus = Bus(self._engine.hub, transport, self._store.submit)
+                self._engine.bus = self._metrics.bus = self._bus
+                await self._bus.open()
             if settings.admin_port:
                 await self._start_admin(transport_limits)
             if settings.lbry_port:
@@ -229,6 +243,8 @@ class Server:
         if self._post is not None:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
         self._engine.note_all_seen()
+        if self._bus is not None:
+            await self._bus.close()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
 
     # Parts of it.

@@ -31,6 +31,7 @@ from wsserver.operations import (
     CreateAccount,
     EndSession,
     FindAllowed,
+    FindMoved,
     FindNewestNotice,
     FindToken,
     FinishReset,
@@ -55,7 +56,7 @@ from wsserver.operations import (
     StartRegistration,
     StartReset,
 )
-from wsserver.store import accounts, devices, notices, registrations, wallets
+from wsserver.store import accounts, devices, moved, notices, registrations, wallets
 from wsserver.store.checkpoints import CHECKPOINT_BYTES, Checkpointer
 from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.errors import StoreError as StoreError
@@ -101,6 +102,7 @@ _SINGLE: dict[type[Operation[Any]], Callable[[Connection, Context, Any], Any]] =
     ActivateRegistration: registrations.activate_registration,
     StartReset: registrations.start_reset,
     FinishReset: registrations.finish_reset,
+    FindMoved: moved.find_moved,
     FindNewestNotice: notices.find_newest_notice,
     LoadNotices: notices.load_notices,
     ProbeWrite: _probe_write,
