@@ -23,7 +23,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from wsserver.operations import SCRYPT_N, SCRYPT_P, SCRYPT_R
 from wsserver.passwords import DIGEST_BYTES, SALT_BYTES, hash_password
-from wsserver.store.sql import open_database, parse_url
+from wsserver.store.databases import open_database, parse_url
 from wsserver.store.tables import accounts, devices, versions
 
 START_TIMEOUT_S = 30

@@ -31,7 +31,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from benchmarks.common import BareClient, BenchmarkServer, provision, start_server
-from wsserver.store.sql import open_database, parse_url
+from wsserver.store.databases import open_database, parse_url
 from wsserver.store.tables import registrations
 
 ACCOUNTS = 400

@@ -17,6 +17,10 @@ Each setting is a flag of `wsserver serve`, a variable, and a key of a TOML file
 `WSSERVER_CONFIG` names. A flag wins over a variable, a variable over the file, the file over the
 default. Lists are separated by commas. Wrong settings are refused at the start, all at once.
 
+`wsserver config` shows what is in force and from where, `wsserver config --toml` writes it as a
+file, and `wsserver config --check` says all that is wrong with it and with what it names, before a
+start does.
+
 A rate is written `20/s, burst 200`: after a rest 200 may come at once, and 20 a second from then
 on. Both are whole numbers from 1 to 1,000,000; instead of `s` there may be `min` or `h`, as in
 `12/min, burst 30`. Why the limits are what they are is told on [a page of their own](limits.md).

@@ -12,10 +12,12 @@ import click
 from wsserver.bus.transports import BusError
 from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
 from wsserver.config import PREFIX, Settings
+from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import ExtraMissing, Server, describe_url
+from wsserver.store.databases import open_database, parse_url
+from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
-from wsserver.store.sql import StoreError, open_database, parse_url
 from wsserver.throttle import RATE_EXAMPLE
 from wsserver.tls import CertificateError
 
@@ -35,7 +37,7 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, epoch, restore, take_over):
+for command in (account, allowlist, back_up, config, epoch, restore, take_over):
     main.add_command(command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +15,21 @@ from sqlalchemy import URL, Connection
 from wsschema.fields import Email, FieldError, lower_email
 from wsschema.times import format_time, time_from_ms
 from wsserver.lbry.importing import take_over_file
-from wsserver.options import config_option, fail, load_or_exit, setting_options
+from wsserver.options import (
+    config_option,
+    fail,
+    load_or_exit,
+    print_json,
+    print_table,
+    setting_options,
+)
 from wsserver.store import backups, operator
 from wsserver.store.context import Context
+from wsserver.store.databases import open_live_database, parse_url
 from wsserver.store.errors import NotFound, StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.operator import AccountRecord, OperatorDevice
 from wsserver.store.schema import SchemaTooNew
-from wsserver.store.sql import open_live_database, parse_url
 
 EPILOG = (
     "The database is --database-url, WSSERVER_DATABASE_URL or the key database_url of the TOML "
@@ -88,9 +94,9 @@ def list_accounts(part: str, after: str, limit: int, as_json: bool, **flags: Any
     shown = found[:limit]
     following = shown[-1].email if len(found) > limit else None
     if as_json:
-        _print_json({"accounts": [_account_json(each) for each in shown], "next": following})
+        print_json({"accounts": [_account_json(each) for each in shown], "next": following})
         return
-    _print_table(
+    print_table(
         ("ID", "ADDRESS", "STATE", "SEQUENCE", "DEVICES", "CREATED"),
         [
             (
@@ -126,7 +132,7 @@ def show_account(address: str, as_json: bool, **flags: Any) -> None:
             else operator.list_devices(connection, record.account_id)
         )
     if as_json:
-        _print_json({"account": _account_json(record), "devices": [*map(_device_json, owned)]})
+        print_json({"account": _account_json(record), "devices": [*map(_device_json, owned)]})
         return
     lines = [
         ("address", record.email),
@@ -141,7 +147,7 @@ def show_account(address: str, as_json: bool, **flags: Any) -> None:
         click.echo(f"{name:10}{text}")
     if owned:
         click.echo()
-        _print_table(
+        print_table(
             ("DEVICE", "NAME", "LOGGED IN", "APPLIED", "LAST SEEN"),
             [
                 (
@@ -296,7 +302,7 @@ def add_allowed(addresses: list[str], as_json: bool, **flags: Any) -> None:
     with _open(flags) as connection:
         added = operator.allow(connection, addresses, now_ms=_now_ms())
     if as_json:
-        _print_json({"added": added})
+        print_json({"added": added})
     else:
         click.echo(f"added: {', '.join(added)}" if added else "on the list already")
 
@@ -314,7 +320,7 @@ def remove_allowed(addresses: list[str], as_json: bool, **flags: Any) -> None:
     with _open(flags) as connection:
         operator.disallow(connection, addresses)
     if as_json:
-        _print_json({"removed": addresses})
+        print_json({"removed": addresses})
     else:
         click.echo(f"removed: {', '.join(addresses)}")
 
@@ -332,9 +338,9 @@ def list_allowed(as_json: bool, **flags: Any) -> None:
         allowed = operator.list_allowed(connection)
     if as_json:
         entries = [{"email": email, "addedAt": _time_json(at_ms)} for email, at_ms in allowed]
-        _print_json({"addresses": entries})
+        print_json({"addresses": entries})
     else:
-        _print_table(("ADDRESS", "ADDED"), [(email, _show_time(at_ms)) for email, at_ms in allowed])
+        print_table(("ADDRESS", "ADDED"), [(email, _show_time(at_ms)) for email, at_ms in allowed])
 
 
 @click.group(epilog=EPILOG)
@@ -372,7 +378,7 @@ def renew_epochs(keep_tokens: bool, as_json: bool, **flags: Any) -> None:
                 bar.update(done)
                 renewed += done
     if as_json:
-        _print_json({"accounts": renewed, "tokensKept": keep_tokens})
+        print_json({"accounts": renewed, "tokensKept": keep_tokens})
     else:
         ended = "devices stay logged in" if keep_tokens else "all devices are logged out"
         click.echo(f"accounts with a new epoch: {renewed:,}; {ended}")
@@ -395,7 +401,7 @@ def back_up(file: Path, overwrite: bool, as_json: bool, **flags: Any) -> None:
     with _progress("copying") as progress, _telling_failure():
         size_bytes = backups.back_up(url, file, overwrite=overwrite, progress=progress)
     if as_json:
-        _print_json({"file": str(file), "bytes": size_bytes})
+        print_json({"file": str(file), "bytes": size_bytes})
     else:
         click.echo(f"{file}: {size_bytes:,} bytes")
 
@@ -423,7 +429,7 @@ def restore(file: Path, keep_tokens: bool, replace: bool, as_json: bool, **flags
             url, file, keep_tokens=keep_tokens, replace=replace, progress=progress
         )
     if as_json:
-        _print_json({"accounts": count, "tokensKept": keep_tokens})
+        print_json({"accounts": count, "tokensKept": keep_tokens})
     else:
         ended = "devices stay logged in" if keep_tokens else "all devices are logged out"
         click.echo(f"accounts restored: {count:,}; {ended}")
@@ -462,7 +468,7 @@ def import_lbry(file: Path, dry_run: bool, as_json: bool, **flags: Any) -> None:
             progress=progress,
         )
     if as_json:
-        _print_json(
+        print_json(
             {
                 "dryRun": dry_run,
                 "accounts": report.accounts,
@@ -531,20 +537,9 @@ def _now_ms() -> int:
 
 def _tell(record: AccountRecord, changed: bool, as_json: bool, said: str, **members: Any) -> None:
     if as_json:
-        _print_json({"changed": changed, "account": _account_json(record), **members})
+        print_json({"changed": changed, "account": _account_json(record), **members})
     else:
         click.echo(said)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
 
 
 def _show_time(time_ms: int | None) -> str:

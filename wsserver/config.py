@@ -6,10 +6,13 @@ and a key of the TOML file (``admin_port``).
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -62,6 +65,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
+
+    checks_conflicts: ClassVar = True
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8090, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -248,13 +253,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
-        if self.verification == "email" and (self.smtp_url is None or self.public_url is None):
-            raise ValueError(
-                "verification 'email' needs WSSERVER_SMTP_URL (the relay that mails go to, or "
-                "console: to print them) and WSSERVER_PUBLIC_URL (where the links in them lead)"
-            )
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("WSSERVER_TLS_CERT and WSSERVER_TLS_KEY go together")
+        conflicts = [text for _, text in find_conflicts(self)]
+        if conflicts and self.checks_conflicts:
+            raise ValueError("\n".join(conflicts))
         return self
 
     @field_validator("bus_url")
@@ -280,29 +281,102 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the sources give. ``faults``: a line for each; without any, the settings are in force.
+
+    ``wrong``: what can't be used of it; there, the settings have their defaults.
+    """
+
+    settings: Settings
+    faults: tuple[str, ...] = ()
+    wrong: frozenset[str] = frozenset()
+
+
 def load_settings(flags: dict[str, Any]) -> Settings:
     """The settings in force, with the flags that are not None before all other sources.
 
     Raises ConfigurationError that says everything that is wrong at once.
     """
-    flags = {name: value for name, value in flags.items() if value is not None}
-    path = flags.pop("config", None) or os.environ.get(f"{PREFIX}CONFIG")
-    if path and not Path(path).is_file():
-        raise ConfigurationError(f"the configuration file {path} does not exist")
+    examined = examine(flags)
+    if examined.faults:
+        raise ConfigurationError("\n".join(examined.faults))
+    return examined.settings
 
-    class SettingsWithFile(Settings):
+
+def examine(flags: dict[str, Any]) -> Examined:
+    """The settings as far as they can be used, and all that is wrong with them.
+
+    Raises ConfigurationError where the file can't be read, which may hold anything.
+    """
+    path = find_file(flags)
+    flags = {name: flags[name] for name in Settings.model_fields if flags.get(name) is not None}
+
+    class FromAll(Settings):
         model_config = SettingsConfigDict(toml_file=path)
 
+    class Lenient(FromAll):
+        model_config = SettingsConfigDict(extra="ignore")
+        checks_conflicts = False
+
     try:
-        return SettingsWithFile(**flags)
+        return Examined(FromAll(**flags))
     except ValidationError as error:
-        lines = []
-        for item in error.errors(include_url=False, include_context=False, include_input=False):
-            text = item["msg"].removeprefix("Value error, ")
-            if item["loc"]:
-                name = str(item["loc"][0])
-                text = f"{name} (--{name.replace('_', '-')}, {PREFIX}{name.upper()}): {text}"
-            lines.append(text)
-        raise ConfigurationError("\n".join(lines)) from None
+        found = [
+            (str(item["loc"][0]), item["msg"].removeprefix("Value error, "))
+            for item in error.errors(include_url=False, include_context=False, include_input=False)
+            if item["loc"]
+        ]
     except ValueError as error:
         raise ConfigurationError(f"the configuration file can't be read: {error}") from None
+    wrong = frozenset(name for name, _ in found)
+    defaults = {
+        name: field.get_default(call_default_factory=True, validated_data={})
+        for name, field in Settings.model_fields.items()
+        if name in wrong
+    }
+    settings = Lenient(**{**flags, **defaults})
+    faults = [_describe_fault(name, text) for name, text in found]
+    faults += [text for names, text in find_conflicts(settings) if not wrong & names]
+    return Examined(settings, tuple(faults), wrong)
+
+
+def find_file(flags: dict[str, Any]) -> Path | None:
+    """The file with settings, if one is named; raises ConfigurationError where it is not there."""
+    path = flags.get("config") or os.environ.get(f"{PREFIX}CONFIG")
+    if path and not Path(path).is_file():
+        raise ConfigurationError(f"the configuration file {path} does not exist")
+    return Path(path) if path else None
+
+
+def find_conflicts(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
+    """What settings that are right one by one can't be together: their names, and a sentence."""
+    if settings.verification == "email":
+        if settings.smtp_url is None:
+            yield (
+                frozenset({"verification", "smtp_url"}),
+                "verification 'email' needs WSSERVER_SMTP_URL: the relay that mails go to, or "
+                "console: to print them",
+            )
+        if settings.public_url is None:
+            yield (
+                frozenset({"verification", "public_url"}),
+                "verification 'email' needs WSSERVER_PUBLIC_URL: where the links in mails lead",
+            )
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        yield (
+            frozenset({"tls_cert", "tls_key"}),
+            "WSSERVER_TLS_CERT and WSSERVER_TLS_KEY go together",
+        )
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """The known name that is nearest, as the end of a sentence; empty where none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _describe_fault(name: str, text: str) -> str:
+    if name not in Settings.model_fields:
+        return f"{name}: there is no such setting{suggest(name, Settings.model_fields)}"
+    return f"{name} (--{name.replace('_', '-')}, {PREFIX}{name.upper()}): {text}"

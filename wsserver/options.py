@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import click
@@ -62,12 +63,9 @@ def _describe_type(field: FieldInfo) -> str:
 def load_or_exit(flags: dict[str, Any]) -> Settings:
     """The settings in force, and the log set up; a sentence and exit 2 where they are wrong."""
     try:
-        settings = load_settings(
-            {name: value for name, value in flags.items() if value is not None}
-        )
+        settings = load_settings(flags)
     except ConfigurationError as error:
-        click.echo(f"wsserver can't run with these settings:\n{error}", err=True)
-        sys.exit(EXIT_CONFIGURATION)
+        refuse(error)
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(message)s",
@@ -77,7 +75,26 @@ def load_or_exit(flags: dict[str, Any]) -> Settings:
     return settings
 
 
+def refuse(error: ConfigurationError) -> typing.NoReturn:
+    """Say what is wrong with the settings, and exit with 2."""
+    click.echo(f"wsserver can't run with these settings:\n{error}", err=True)
+    sys.exit(EXIT_CONFIGURATION)
+
+
 def fail(text: str) -> typing.NoReturn:
     """Say why a command could not be done, and exit with 1."""
     click.echo(f"wsserver: {text}", err=True)
     sys.exit(EXIT_FAILURE)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """The one document that a command with --json prints."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns, each as wide as what is in it."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

@@ -34,8 +34,9 @@ from wsserver.operations import (
     ReplacePassword,
 )
 from wsserver.store.context import Done
+from wsserver.store.databases import create_store_engine, parse_url
 from wsserver.store.memory import MemoryStore
-from wsserver.store.sql import SqlStore, create_store_engine, parse_url
+from wsserver.store.sql import SqlStore
 from wsserver.store.tables import accounts, allowlist
 
 R = TypeVar("R")

@@ -41,9 +41,10 @@ from wsserver.operations import (
     ReplacePassword,
 )
 from wsserver.store.context import Context
+from wsserver.store.databases import create_store_engine, open_database, parse_url
 from wsserver.store.memory import Memory
 from wsserver.store.schema import install
-from wsserver.store.sql import create_store_engine, open_database, parse_url, run_operations
+from wsserver.store.sql import run_operations
 
 LIFETIME_MS = 50
 DEPTH = 3

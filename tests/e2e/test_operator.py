@@ -20,7 +20,7 @@ from tests.e2e.rawclient import PASSWORD, WAIT_S, CallFailed, RawClient, open_cl
 from tests.e2e.serving import COMMAND, Served, clean_environment
 from wsserver.cli import main
 from wsserver.store import operator
-from wsserver.store.sql import open_live_database, parse_url
+from wsserver.store.databases import open_live_database, parse_url
 
 JOE = "joe@example.com"
 ANN = "ann@example.com"

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, event
 
 from tests.contract.backends import PATIENCE_S, Login, SqlBackend, open_sqlite, register
 from wsserver.store import sql
+from wsserver.store.databases import create_store_engine
 
 OpenSqlite = Callable[..., AbstractAsyncContextManager[SqlBackend]]
 
@@ -60,7 +61,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """Stands between the lanes and the disk."""
     disk = Disk()
-    create = sql.create_store_engine
+    create = create_store_engine
 
     def create_engine(*arguments: Any, **options: Any) -> Engine:
         engine = create(*arguments, **options)

@@ -13,9 +13,9 @@ from sqlalchemy import URL
 from tests.contract.backends import register
 from tests.store.conftest import OpenSqlite
 from wsserver.store import backups
+from wsserver.store.databases import parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.guard import ServingGuard
-from wsserver.store.sql import parse_url
 
 
 @pytest.fixture

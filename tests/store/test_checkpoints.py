@@ -19,7 +19,7 @@ from tests.store.conftest import OpenSqlite
 from wsserver.operations import LoadNotices
 from wsserver.store import checkpoints
 from wsserver.store.checkpoints import COMMIT_BYTES
-from wsserver.store.sql import create_store_engine, open_database, parse_url
+from wsserver.store.databases import create_store_engine, open_database, parse_url
 
 WALLET = "0123456789" * 20_000
 AFTER_BYTES = 10 * len(WALLET)

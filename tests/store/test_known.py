@@ -13,8 +13,8 @@ from wsschema.errors import AccountDisabled, BadToken, Conflict
 from wsschema.messages import SealedWallet
 from wsserver.operations import ProbeWrite
 from wsserver.store import known
+from wsserver.store.databases import open_live_database, parse_url
 from wsserver.store.known import Known
-from wsserver.store.sql import open_live_database, parse_url
 from wsserver.store.tables import accounts, devices, versions
 
 

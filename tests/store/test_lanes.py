@@ -33,14 +33,10 @@ from wsserver.operations import (
     ProbeWrite,
     Pushed,
 )
+from wsserver.store.databases import create_store_engine, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.lanes import Lane, LaneLimits, Waiting
-from wsserver.store.sql import (
-    READING_BATCH_OPERATIONS,
-    SqlStore,
-    create_store_engine,
-    parse_url,
-)
+from wsserver.store.sql import READING_BATCH_OPERATIONS, SqlStore
 
 
 @dataclass

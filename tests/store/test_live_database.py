@@ -10,8 +10,8 @@ from sqlalchemy import URL, delete, select, update
 from sqlalchemy.exc import OperationalError
 
 from tests.contract.backends import SqlBackend, register
+from wsserver.store.databases import open_database, open_live_database, parse_url
 from wsserver.store.errors import SchemaTooNew, StoreError
-from wsserver.store.sql import open_database, open_live_database, parse_url
 from wsserver.store.tables import accounts, newest_sequence
 
 

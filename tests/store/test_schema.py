@@ -22,9 +22,9 @@ from sqlalchemy.pool import StaticPool
 from tests.contract.backends import open_sqlite, register
 from wsserver.operations import LoadHistory
 from wsserver.store import migrations
+from wsserver.store.databases import create_store_engine, open_database, parse_url
 from wsserver.store.errors import SchemaTooNew, StoreError
 from wsserver.store.schema import install, migrate
-from wsserver.store.sql import create_store_engine, open_database, parse_url
 from wsserver.store.tables import accounts, devices, installation, metadata, versions
 
 

@@ -17,13 +17,9 @@ from wsschema.errors import NoSuchDevice
 from wsserver.operations import Operation, Pushed
 from wsserver.store import sql
 from wsserver.store.context import Context
+from wsserver.store.databases import create_store_engine, open_database, parse_url
 from wsserver.store.errors import StoreError
-from wsserver.store.sql import (
-    create_store_engine,
-    open_database,
-    parse_url,
-    switch_to_wal,
-)
+from wsserver.store.sqlite import switch_to_wal
 from wsserver.store.tables import devices
 
 PASSWORD = "hunter2"

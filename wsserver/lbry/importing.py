@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import URL, Connection, select
 
 from wsserver.lbry.source import LeftOut, Source
+from wsserver.store.databases import database_exists, open_database, open_live_database
 from wsserver.store.imports import (
     ImportedAccount,
     ImportedRegistration,
@@ -25,7 +26,7 @@ from wsserver.store.imports import (
     take_over,
 )
 from wsserver.store.schema import install
-from wsserver.store.sql import find_folder, open_database, open_live_database
+from wsserver.store.sqlite import find_folder
 from wsserver.store.tables import installation
 
 CHUNK: Final = 200
@@ -87,7 +88,7 @@ def take_over_file(
 def _prepare(url: URL, history_depth: int, now_ms: int) -> None:
     """Make the database where there is none; one that a server has made is left as it is."""
     find_folder(url)
-    opened = open_live_database(url) if _exists(url) else open_database(url)
+    opened = open_live_database(url) if database_exists(url) else open_database(url)
     with opened as connection:
         if connection.execute(select(installation.c.id)).one_or_none() is None:
             install(connection, history_depth=history_depth, now_ms=now_ms)
@@ -96,15 +97,11 @@ def _prepare(url: URL, history_depth: int, now_ms: int) -> None:
 @contextlib.contextmanager
 def _open(url: URL, *, dry_run: bool) -> Iterator[Connection | None]:
     """A transaction; None where there is no database to look into."""
-    if dry_run and not _exists(url):
+    if dry_run and not database_exists(url):
         yield None
     else:
         with open_live_database(url, reading=dry_run) as connection:
             yield connection
-
-
-def _exists(url: URL) -> bool:
-    return Path(str(url.database)).is_file()
 
 
 def _take(

@@ -18,9 +18,10 @@ from typing import Final
 from sqlalchemy import URL
 
 from wsserver.store import operator
+from wsserver.store.databases import open_database, open_live_database
 from wsserver.store.errors import StoreError
 from wsserver.store.guard import ServingGuard
-from wsserver.store.sql import find_folder, open_database, open_live_database
+from wsserver.store.sqlite import find_folder
 
 PAGES_AT_ONCE: Final = 1024
 """What is copied between two signs of progress: 4 MiB."""

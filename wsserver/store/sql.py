@@ -11,16 +11,12 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, update
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, Engine, update
 
 from wsschema.errors import RpcError, Unavailable
 from wsschema.messages import SealedWallet
@@ -59,20 +55,21 @@ from wsserver.operations import (
 from wsserver.store import accounts, devices, moved, notices, registrations, wallets
 from wsserver.store.checkpoints import CHECKPOINT_BYTES, Checkpointer
 from wsserver.store.context import Answer, Context, Done, Installation
-from wsserver.store.errors import StoreError as StoreError
+from wsserver.store.databases import (
+    BUSY_TIMEOUT_S,
+    create_store_engine,
+    open_database,
+    parse_url,
+)
 from wsserver.store.guard import ServingGuard
 from wsserver.store.known import forget_changed
-from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting, describe
-from wsserver.store.rows import execute_text
-from wsserver.store.schema import check_schema, install, migrate
+from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting
+from wsserver.store.schema import install
+from wsserver.store.sqlite import find_folder
 from wsserver.store.tables import installation
 
 logger = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_S: Final = 5.0
-"""How long a connection waits for another process's lock on the SQLite file before it gives up."""
-CACHE_KIB: Final = 32 * 1024
-"""What a writing connection keeps: the rings of some hundred wallets. SQLite's own is 2 MiB."""
 READING_BATCH_OPERATIONS: Final = 64
 """An answer may be a whole wallet, and the first of a batch waits for the last."""
 
@@ -289,143 +286,3 @@ def _measure(operation: Operation[Any]) -> int:
             return len(text) if text.isascii() else len(text.encode())
         case _:
             return 0
-
-
-def parse_url(url: str) -> URL:
-    """The database's URL; raises StoreError with a sentence on what is wrong with it."""
-    try:
-        parsed = make_url(url)
-    except Exception:
-        # Not the URL: there may be a password in it.
-        raise StoreError(
-            "the database URL is not one that SQLAlchemy can read; "
-            "it looks like sqlite:///wallet-sync.db or sqlite:////var/lib/wallet-sync/wallet-sync.db"
-        ) from None
-    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        raise StoreError(
-            f"databases of kind {parsed.drivername!r} are not supported; use sqlite:///FILE"
-        )
-    if parsed.host or parsed.username or parsed.port:
-        raise StoreError(
-            "the database URL names a host; a SQLite file has three slashes before its path, and a "
-            "fourth if the path is absolute: sqlite:////var/lib/wallet-sync/wallet-sync.db"
-        )
-    if parsed.query:
-        raise StoreError(
-            f"the database URL has parameters ({', '.join(sorted(parsed.query))}), which this "
-            "server does not take; use sqlite:///FILE"
-        )
-    if parsed.database in (None, "", ":memory:"):
-        raise StoreError(
-            "an in-memory SQLite database can't be shared by the store's lanes; use sqlite:///FILE"
-        )
-    return parsed
-
-
-def find_folder(url: URL) -> Path:
-    """The folder of the database file; raises StoreError where there is none."""
-    folder = Path(str(url.database)).absolute().parent
-    if not folder.is_dir():
-        raise StoreError(f"the folder of the database, {folder}, does not exist")
-    return folder
-
-
-@contextlib.contextmanager
-def open_database(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Connection]:
-    """A connection inside a transaction, to a database whose schema is up to date.
-
-    Raises StoreError where the database can't be used, or fails what is done with it.
-    """
-    find_folder(url)
-    engine = create_store_engine(url, busy_timeout_s=busy_timeout_s)
-    with _telling_faults(url), engine.begin() as connection:
-        before, after = migrate(connection)
-        if before != after:
-            logger.info("database schema: %s -> %s", before or "none", after)
-        yield connection
-
-
-@contextlib.contextmanager
-def open_live_database(url: URL, *, reading: bool = False) -> Iterator[Connection]:
-    """A connection inside a transaction, to a database that may be served from meanwhile.
-
-    It is neither made nor migrated. With ``reading`` it keeps nobody from writing. Raises
-    StoreError where the database can't be used, or fails what is done with it.
-    """
-    if not Path(str(url.database)).is_file():
-        raise StoreError(f"there is no database {Path(str(url.database)).absolute()}")
-    engine = create_store_engine(url, reading=reading)
-    with _telling_faults(url), engine.begin() as connection:
-        check_schema(connection)
-        yield connection
-
-
-@contextlib.contextmanager
-def _telling_faults(url: URL) -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        raise StoreError(f"the database {url.database} can't be used: {describe(error)}") from None
-
-
-def create_store_engine(
-    url: URL,
-    *,
-    reading: bool = False,
-    busy_timeout_s: float = BUSY_TIMEOUT_S,
-) -> Engine:
-    """An engine whose every connection is its own, set up to read, or to write.
-
-    None of them checkpoints by itself: see `wsserver.store.checkpoints`.
-    """
-    pragmas = [
-        f"busy_timeout={int(busy_timeout_s * 1000)}",
-        "foreign_keys=ON",
-        "wal_autocheckpoint=0",
-    ]
-    if reading:
-        pragmas += ["query_only=ON"]
-    else:
-        # fullfsync: without it macOS leaves the commit in the disk's own cache.
-        pragmas += ["synchronous=FULL", "fullfsync=ON", f"cache_size=-{CACHE_KIB}"]
-
-    def set_up(dbapi_connection: Any, record: Any) -> None:
-        # SQLAlchemy's events begin transactions, not the driver.
-        dbapi_connection.isolation_level = None
-        cursor = dbapi_connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        if not reading:
-            switch_to_wal(cursor, patience_s=busy_timeout_s)
-        cursor.close()
-
-    def begin(connection: Connection) -> None:
-        execute_text(connection, "BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    # Parameters stay out of errors and logs: they hold tokens and wallets.
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
-    event.listen(engine, "connect", set_up)
-    event.listen(engine, "begin", begin)
-    return engine
-
-
-def switch_to_wal(cursor: sqlite3.Cursor, *, patience_s: float) -> None:
-    """Have the file keep a write-ahead log, for all connections from now on.
-
-    SQLite refuses one of two that switch a new file at once, without waiting for the other.
-    """
-    deadline_s = time.monotonic() + patience_s
-    while True:
-        try:
-            (mode,) = cursor.execute("PRAGMA journal_mode=WAL").fetchone()
-            break
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
-            if not busy or time.monotonic() >= deadline_s:
-                raise
-            time.sleep(0.01)
-    if mode != "wal":
-        raise StoreError(
-            f"SQLite can't keep a write-ahead log there (its journal mode stays {mode!r}); the "
-            "database must be a file on a disk of this machine"
-        )

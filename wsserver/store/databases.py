@@ -1,0 +1,90 @@
+"""The databases that there can be: by their URL, a connection or an engine of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError
+
+from wsserver.store.errors import StoreError as StoreError
+from wsserver.store.lanes import describe
+from wsserver.store.schema import check_schema, migrate
+from wsserver.store.sqlite import check_sqlite_url, create_sqlite_engine, find_folder
+
+logger = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S: Final = 5.0
+"""How long a connection waits for another process's lock before it gives up."""
+
+
+def parse_url(url: str) -> URL:
+    """The database's URL; raises StoreError with a sentence on what is wrong with it."""
+    try:
+        parsed = make_url(url)
+    except Exception:
+        # Not the URL: there may be a password in it.
+        raise StoreError(
+            "the database URL is not one that SQLAlchemy can read; "
+            "it looks like sqlite:///wallet-sync.db or sqlite:////var/lib/wallet-sync/wallet-sync.db"
+        ) from None
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StoreError(
+            f"databases of kind {parsed.drivername!r} are not supported; use sqlite:///FILE"
+        )
+    check_sqlite_url(parsed)
+    return parsed
+
+
+def create_store_engine(
+    url: URL, *, reading: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> Engine:
+    """An engine whose every connection is its own, set up to read, or to write."""
+    return create_sqlite_engine(url, reading=reading, busy_timeout_s=busy_timeout_s)
+
+
+def database_exists(url: URL) -> bool:
+    """Whether there is a database, be it an empty one."""
+    return Path(str(url.database)).is_file()
+
+
+@contextlib.contextmanager
+def open_database(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Connection]:
+    """A connection inside a transaction, to a database whose schema is up to date.
+
+    Raises StoreError where the database can't be used, or fails what is done with it.
+    """
+    find_folder(url)
+    engine = create_store_engine(url, busy_timeout_s=busy_timeout_s)
+    with _telling_faults(url), engine.begin() as connection:
+        before, after = migrate(connection)
+        if before != after:
+            logger.info("database schema: %s -> %s", before or "none", after)
+        yield connection
+
+
+@contextlib.contextmanager
+def open_live_database(url: URL, *, reading: bool = False) -> Iterator[Connection]:
+    """A connection inside a transaction, to a database that may be served from meanwhile.
+
+    It is neither made nor migrated. With ``reading`` it keeps nobody from writing. Raises
+    StoreError where the database can't be used, or fails what is done with it.
+    """
+    if not database_exists(url):
+        raise StoreError(f"there is no database {Path(str(url.database)).absolute()}")
+    engine = create_store_engine(url, reading=reading)
+    with _telling_faults(url), engine.begin() as connection:
+        check_schema(connection)
+        yield connection
+
+
+@contextlib.contextmanager
+def _telling_faults(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreError(f"the database {url.database} can't be used: {describe(error)}") from None
