@@ -139,6 +139,13 @@ class Node:
     def __post_init__(self) -> None:
         self.bus = Bus(self.hub, self.transport, self._submit)
         self.asked: list[Operation[Any]] = []
+        self._looks, look = 0, self.bus.look
+
+        def count_and_look(account_id: int) -> None:
+            self._looks += 1
+            look(account_id)
+
+        self.bus.look = count_and_look  # type: ignore[method-assign]  # to know when it is done
 
     def _submit(self, operation: Operation[Any], done: Callable[[Any], None]) -> None:
         self.asked.append(operation)
@@ -146,8 +153,9 @@ class Node:
         asyncio.get_running_loop().call_soon(done, answer)
 
     async def rest(self) -> None:
-        """Wait until nothing is to be asked or said."""
+        """Wait until nothing is to be asked or said: for one session that was opened here."""
         bus = self.bus
+        await until(lambda: self._looks >= 1 + self.transport.by_account)
         await until(lambda: not (bus._flushing or bus._looking._asked or bus._looking.waiting))
 
     def perform(self, operation: Operation[Any]) -> Any:

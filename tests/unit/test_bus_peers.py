@@ -22,7 +22,7 @@ def test_of_who_is_new_something_was_missed() -> None:
     assert (known.alone, len(known)) == (True, 0)
     assert known.hear(say(5), 0) is Heard.GAP
     assert known.hear(say(6), 0) is Heard.NEWS
-    assert (known.alone, len(known), known.live) == (False, 1, {"other"})
+    assert (known.alone, len(known), known.live) == (False, 1, frozenset({"other"}))
 
 
 def test_a_number_that_is_left_out_is_a_gap() -> None:
