@@ -18,6 +18,7 @@ from wsserver.server import ExtraMissing, Server, describe_url
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
+from wsserver.systemd import SocketsWrong, take_sockets
 from wsserver.throttle import RATE_EXAMPLE
 from wsserver.tls import CertificateError
 
@@ -53,7 +54,10 @@ def serve(**flags: Any) -> None:
     """
     settings = load_or_exit(flags)
     _warn_of_open(settings)
-    server = Server(settings)
+    try:
+        server = Server(settings, sockets=take_sockets())
+    except SocketsWrong as error:
+        fail(str(error))
     scheme = "ws" if settings.tls_cert is None else "wss"
 
     def tell_started() -> None:

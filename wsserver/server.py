@@ -40,6 +40,7 @@ from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
+from wsserver.systemd import Overseer, Sockets, Systemd
 from wsserver.tls import Certificate, CertificateError
 from wsserver.transport import Listener, TransportLimits
 
@@ -71,10 +72,24 @@ class ExtraMissing(Exception):
 
 
 class Server:
-    """One process that serves. ``start`` it, then ``stop`` it; or ``run`` it until a signal."""
+    """One process that serves. ``start`` it, then ``stop`` it; or ``run`` it until a signal.
 
-    def __init__(self, settings: Settings) -> None:
+    ``sockets``: what somebody else listens on for it, instead of the ports of these names that the
+    settings have. ``overseer``: who is told how it is; systemd unless given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sockets: Sockets | None = None,
+        overseer: Overseer | None = None,
+    ) -> None:
         self._settings = settings
+        self._sockets = sockets or {}
+        self._overseer = overseer or Systemd()
+        self._stopping = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
         self._draining = False
         self._probing: asyncio.Task[str | None] | None = None
         self._bus: Bus | None = None
@@ -94,11 +109,11 @@ class Server:
         """
         settings = self._settings
         limits = make_limits(settings)
-        if settings.lbry_port:
+        if self._has_gateway:
             check_gateway_installed()
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
-        transport_limits = make_transport_limits(settings, limits)
+        transport_limits = make_transport_limits(settings, limits, has_gateway=self._has_gateway)
         transport = choose_transport(
             None if settings.bus_url is None else settings.bus_url.get_secret_value(),
             settings.database_url,
@@ -154,14 +169,15 @@ class Server:
                 self._bus = Bus(self._engine.hub, transport, self._store.submit)
                 self._engine.bus = self._metrics.bus = self._bus
                 await self._bus.open()
-            if settings.admin_port:
+            if settings.admin_port or "admin" in self._sockets:
                 await self._start_admin(transport_limits)
-            if settings.lbry_port:
+            if self._has_gateway:
                 await self._start_gateway()
             self.port = await self._public.start(
                 settings.host,
                 settings.port,
                 ssl=None if self._certificate is None else self._certificate.context,
+                sockets=self._sockets.get("wsserver", ()),
             )
         except BaseException:
             await self.stop()
@@ -170,6 +186,8 @@ class Server:
             asyncio.create_task(self._engine.renew_tokens()),
             asyncio.create_task(self._engine.watch_notices()),
         )
+        if self._overseer.beat_interval_s is not None:
+            self._beating = asyncio.create_task(self._beat(self._overseer.beat_interval_s))
 
     async def run(self, on_started: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
@@ -177,28 +195,34 @@ class Server:
         With TLS, SIGHUP has the certificate read anew.
         """
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
 
         def take_signal() -> None:
-            if stop.is_set():
+            if self._stopping.is_set():
                 logger.warning("second signal: exiting at once")
                 sys.stderr.flush()
                 # No finally clause, no thread is waited for: what was acknowledged is durable.
                 signal.raise_signal(signal.SIGKILL)
-            stop.set()
+            self._stopping.set()
 
         # Before the start: it may wait for the database, and the first process of a container
         # would not even be ended by a signal that nobody takes.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, take_signal)
-        if self._settings.tls_cert is not None and hasattr(signal, "SIGHUP"):
+        # Without either, it is the terminal that goes away.
+        reloads = self._settings.tls_cert is not None or self._overseer.present
+        reloads = reloads and hasattr(signal, "SIGHUP")
+        if reloads:
             loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
         logger.info("%s %s starts", NAME, version(NAME))
         await self.start()
         _tune_interpreter()
-        if not stop.is_set():
+        if not self._stopping.is_set():
             on_started()
-        await stop.wait()
+            self._overseer.tell_ready("serving")
+            if reloads:
+                loop.add_signal_handler(signal.SIGHUP, self._reload)
+        await self._stopping.wait()
+        self._overseer.tell_stopping()
         logger.info("draining: %d connections", self._count_connections())
         await self.stop()
         logger.info("stopped")
@@ -206,7 +230,7 @@ class Server:
     def reload_certificate(self) -> None:
         """Use the renewed certificate for new connections; if it can't be, log why and go on."""
         if self._certificate is None:
-            return  # Not yet: the start reads it.
+            return  # There is none, or not yet: the start reads it.
         try:
             self._certificate.reload()
         except CertificateError as error:
@@ -215,6 +239,10 @@ class Server:
             logger.info(
                 "new connections get the certificate that is in %s", self._certificate.chain
             )
+
+    def ask_to_stop(self) -> None:
+        """Have `run` drain and return, as a signal does."""
+        self._stopping.set()
 
     async def stop(self) -> None:
         """Refuse newcomers, answer what is in flight, send clients away (1012), close the store.
@@ -245,9 +273,31 @@ class Server:
         self._engine.note_all_seen()
         if self._bus is not None:
             await self._bus.close()
+        if self._beating is not None:
+            self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
 
     # Parts of it.
+
+    @property
+    def _has_gateway(self) -> bool:
+        return bool(self._settings.lbry_port) or "lbry" in self._sockets
+
+    def _reload(self) -> None:
+        self._overseer.tell_reloading()
+        self.reload_certificate()
+        self._overseer.tell_ready("serving")
+
+    async def _beat(self, interval_s: float) -> None:
+        """Tell the overseer that all is well, for as long as the loop turns and the store answers.
+
+        An answer that says that nothing can be written is one: a new start would not mend the disk,
+        and would end those sessions that still read.
+        """
+        while True:
+            await self._ask_store()
+            self._overseer.beat()
+            await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
         pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
@@ -257,7 +307,9 @@ class Server:
             respond=pages.answer,
         )
         self.admin_port = await self._admin.start(
-            self._settings.admin_host, self._settings.admin_port
+            self._settings.admin_host,
+            self._settings.admin_port,
+            sockets=self._sockets.get("admin", ()),
         )
 
     async def _start_gateway(self) -> None:
@@ -277,7 +329,9 @@ class Server:
             pong_timeout_s=settings.pong_timeout_s,
             tls=None if self._certificate is None else self._certificate.context,
         )
-        await self._gateway.start(settings.host, settings.lbry_port)
+        await self._gateway.start(
+            settings.host, settings.lbry_port, sockets=self._sockets.get("lbry", ())
+        )
 
     def _take_answer(
         self, operation: Operation[Any], answer: Any, done: Callable[[Any], None]
@@ -308,7 +362,8 @@ class Server:
     def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
         self._probing = None
 
-    async def _probe_store(self) -> str | None:
+    def _ask_store(self) -> asyncio.Future[Any]:
+        """The store's answer to a write of no consequence."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def settle(answer: Any) -> None:
@@ -316,9 +371,12 @@ class Server:
                 answered.set_result(answer)
 
         self._store.submit(ProbeWrite(), settle)
+        return answered
+
+    async def _probe_store(self) -> str | None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                answer = await answered
+                answer = await self._ask_store()
                 return "the store can't be written" if isinstance(answer, RpcError) else None
         return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
 
@@ -350,10 +408,12 @@ def make_gate_limits(settings: Settings) -> GateLimits:
     )
 
 
-def make_transport_limits(settings: Settings, limits: Limits) -> TransportLimits:
+def make_transport_limits(
+    settings: Settings, limits: Limits, *, has_gateway: bool
+) -> TransportLimits:
     """The limits of a connection. What descriptors there are is shared out here."""
     room = find_connections_max()
-    if settings.lbry_port:
+    if has_gateway:
         room -= int(GATEWAY_SHARE * room)
     openings_max = min(OPENINGS_MAX, room // 4)
     return TransportLimits(
