@@ -31,13 +31,16 @@ from wsserver.bus.choosing import choose_transport
 from wsserver.bus.node import Bus
 from wsserver.config import Settings
 from wsserver.engine import Engine
+from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
-from wsserver.metrics import Metrics
+from wsserver.metrics import Distribution, Metrics
 from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
+from wsserver.readings import Instruments, find_file
+from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
 from wsserver.systemd import Overseer, Sockets, Systemd
@@ -61,6 +64,8 @@ GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
+LAG_INTERVAL_S: Final = 0.5
+"""How often it is measured how late the event loop is."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -97,6 +102,7 @@ class Server:
         self._admin: Listener | None = None
         self._gateway: GatewayServer | None = None
         self._post: PostOffice | None = None
+        self._records = RecentRecords()
         self._certificate: Certificate | None = None
         self.port = 0
         self.admin_port = 0
@@ -120,15 +126,19 @@ class Server:
             credentials=settings.bus_credentials,
             authorities=settings.bus_authorities,
         )
-        self._metrics = Metrics(queues=self._count_waiting, connections=self._count_connections)
+        self._metrics = Metrics()
         self._store = SqlStore(
             settings.database_url,
             history_depth=settings.history_depth,
             token_lifetime_s=settings.token_lifetime_s,
             answer=self._take_answer,
             observe_batch=self._metrics.observe_batch,
+            observe_checkpoint=self._metrics.checkpoint_seconds.observe,
+            count_fault=self._metrics.count_database_error,
         )
         installed = await self._store.open(exclusive=transport is None)
+        # A figure that begins with its first failure can't be seen to rise.
+        self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
             workers=settings.password_workers, waiting_max=settings.password_waiting_max
         )
@@ -164,6 +174,20 @@ class Server:
             admit_peer=facts.gate.may_connect,
             trusted_proxies=settings.trusted_proxies,
         )
+        self._instruments = Instruments(
+            store=self._store,
+            passwords=self._passwords,
+            gate=facts.gate,
+            public=self._public,
+            records=self._records,
+            post=self._post,
+            certificate=self._certificate,
+            database=find_file(settings.database_url),
+            count_gateway=self._count_gateway,
+            is_draining=lambda: self._draining,
+        )
+        self._exposition = Exposition(self._metrics, self._instruments.read)
+        self._records.attach()
         try:
             if transport is not None:
                 self._bus = Bus(self._engine.hub, transport, self._store.submit)
@@ -185,6 +209,7 @@ class Server:
         self._upkeep = (
             asyncio.create_task(self._engine.renew_tokens()),
             asyncio.create_task(self._engine.watch_notices()),
+            asyncio.create_task(measure_lag(self._metrics.loop_lag_seconds)),
         )
         if self._overseer.beat_interval_s is not None:
             self._beating = asyncio.create_task(self._beat(self._overseer.beat_interval_s))
@@ -276,6 +301,7 @@ class Server:
         if self._beating is not None:
             self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
+        self._records.detach()
 
     # Parts of it.
 
@@ -300,7 +326,7 @@ class Server:
             await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
+        pages = AdminPages(probe=self._probe, metrics=self._exposition.expose)
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -343,12 +369,10 @@ class Server:
         self._post.send(operation)
 
     def _count_connections(self) -> int:
-        others = 0 if self._gateway is None else self._gateway.connections
-        return len(self._public.connections) + others
+        return len(self._public.connections) + self._count_gateway()
 
-    def _count_waiting(self) -> dict[str, int]:
-        waiting = {**self._store.waiting, "passwords": self._passwords.waiting}
-        return waiting if self._post is None else {**waiting, "letters": self._post.waiting}
+    def _count_gateway(self) -> int:
+        return 0 if self._gateway is None else self._gateway.connections
 
     async def _probe(self) -> str | None:
         """Why the server is not ready; None when it is. Those who ask at once share one probe."""
@@ -379,6 +403,15 @@ class Server:
                 answer = await self._ask_store()
                 return "the store can't be written" if isinstance(answer, RpcError) else None
         return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
+
+
+async def measure_lag(lag_seconds: Distribution) -> None:
+    """Observe how late the event loop comes to a timer, until it is cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        lag_seconds.observe(max(0.0, loop.time() - due_s))
 
 
 def _tune_interpreter() -> None:
