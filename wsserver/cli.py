@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from wsserver.bus.transports import BusError
-from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
+from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
+from wsserver.database_commands import back_up, drill, epoch, restore, take_over
 from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
@@ -39,7 +40,17 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, config, doctor, epoch, restore, take_over):
+for command in (
+    account,
+    allowlist,
+    back_up,
+    config,
+    doctor,
+    drill,
+    epoch,
+    restore,
+    take_over,
+):
     main.add_command(command)
 
 
