@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from wsserver.bus.transports import BusError
 from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
 from wsserver.database_commands import back_up, drill, epoch, restore, take_over
@@ -92,7 +93,7 @@ def serve(**flags: Any) -> None:
         _run(server.run(tell_started))
     except CertificateError as error:
         fail(f"can't serve TLS: {error}")
-    except (ExtraMissing, StoreError, SchemaTooNew) as error:
+    except (BusError, ExtraMissing, StoreError, SchemaTooNew) as error:
         fail(str(error))
     except OSError as error:
         where = describe_url(settings.host, settings.port, scheme=scheme)
