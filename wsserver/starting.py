@@ -8,6 +8,7 @@ import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, NoReturn
 
+from wsserver.bus.transports import BusError
 from wsserver.config import Settings
 from wsserver.options import describe_flags
 from wsserver.server import ExtraMissing, describe_url
@@ -15,7 +16,14 @@ from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
 from wsserver.tls import CertificateError
 
-START_FAILURES: Final = (CertificateError, ExtraMissing, StoreError, SchemaTooNew, OSError)
+START_FAILURES: Final = (
+    BusError,
+    CertificateError,
+    ExtraMissing,
+    StoreError,
+    SchemaTooNew,
+    OSError,
+)
 """What a server's start raises when something stands in its way."""
 
 
