@@ -287,7 +287,7 @@ class Server:
         logbook.FIGURES.log(
             connections=self._count_connections(),
             sessions=self._metrics.sessions.value,
-            queues=self._count_waiting(),
+            queues={**self._store.waiting, "passwords": self._passwords.waiting},
         )
 
     def ask_to_stop(self) -> None:
