@@ -17,8 +17,6 @@ from wsserver.logbook import ENTRIES, FIELDS, Entry
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools/logs_page.py"
 THE_LOGS_OWN = {"logbook.py", "logs.py"}
-LOGGING_BY_THEMSELVES = ("wsserver/bus/", "wsserver/workers/", "wsserver/recent.py")
-"""Their lines go the same way, under the names of their modules."""
 NAMES = {id(value): name for name, value in vars(logbook).items() if isinstance(value, Entry)}
 
 
@@ -70,9 +68,7 @@ def test_every_line_is_written_somewhere_with_all_of_its_fields() -> None:
     assert written | {"LINES_DROPPED"} == {*NAMES.values()}
 
 
-@pytest.mark.parametrize(
-    "module", [each for each in MODULES if not each.startswith(LOGGING_BY_THEMSELVES)]
-)
+@pytest.mark.parametrize("module", MODULES)
 def test_no_line_goes_past_the_logbook(module: str) -> None:
     """One that does has no name and is on no page: add an entry to `wsserver.logbook`."""
     loggers = [

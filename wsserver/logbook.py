@@ -19,6 +19,7 @@ FIELDS: Final = {
     "address": "what is listened on",
     "bytes_received": "bytes that came, frames and all, TLS aside",
     "bytes_sent": "bytes that were sent, likewise",
+    "bus": "what carries messages between nodes",
     "certificate": "the file with the certificate chain",
     "close_code": "what the connection was closed with; 1006: it broke off",
     "close_reason": "the server's reason; that of a peer is its own affair, and is left out",
@@ -39,6 +40,7 @@ FIELDS: Final = {
     "outcome": "the reason or the code of the error",
     "pause_s": "seconds until the next try",
     "peer": "the peer's IP address",
+    "process": "the id of a process",
     "queues": "what waits, by queue",
     "reason": "why",
     "revision": "the schema's revision now",
@@ -49,6 +51,7 @@ FIELDS: Final = {
     "verification": "the verification mode",
     "version": "the server's version",
     "what": "what was being done",
+    "worker": "the worker's number",
 }
 """What each field means, wherever it is."""
 
@@ -299,6 +302,76 @@ NOTICES_UNREAD = Entry(
     ERROR,
     "notices of the operator can't be read: {failure}",
     "What the operator's commands did reaches open sessions once they can.",
+)
+
+# The bus between nodes.
+
+BUS_CUT = Entry(
+    "bus.cut",
+    WARNING,
+    "the bus on {bus} is cut off: {failure}",
+    "Nothing is lost: until it is back, the database is asked what other nodes did.",
+)
+BUS_BACK = Entry("bus.back", WARNING, "the bus on {bus} is there again", "The cut is over.")
+BUS_FAILED = Entry(
+    "bus.failed",
+    WARNING,
+    "the bus on NATS did not do what it was asked: {failure}",
+    "It is tried again, and the database is asked what may have been missed.",
+)
+BUS_DEAF = Entry(
+    "bus.deaf",
+    WARNING,
+    "the bus is cut off: the database is asked every {pause_s:g} s what other nodes did",
+    "The node's own messages do not come back to it. Devices hear of pushes later, and miss none.",
+)
+BUS_HEARS = Entry(
+    "bus.hears", WARNING, "the bus carries messages again", "What was missed is asked for once."
+)
+MOVED_UNREAD = Entry(
+    "bus.moved_unread",
+    ERROR,
+    "what moved can't be read: {failure}",
+    "A fault in the server: please report it. It is tried again with the next heartbeat.",
+)
+
+# The workers of one machine.
+
+WORKER_SERVES = Entry(
+    "worker.serves", INFO, "worker {worker} serves (process {process})", "It is ready."
+)
+WORKER_ENDED = Entry(
+    "worker.ended",
+    ERROR,
+    "worker {worker} {reason}; a new one follows",
+    "It died; its devices connect to the others. Lines of its own may tell why.",
+)
+WORKER_FAILED = Entry(
+    "worker.failed", ERROR, "{reason}", "A worker could not start. It is tried again, ever later."
+)
+WORKER_NOT_REPLACED = Entry(
+    "worker.not_replaced",
+    ERROR,
+    "{reason}; those that serve go on",
+    "On SIGHUP: the first of the new ones could not start. Mend the cause, and send it again.",
+)
+WORKER_LATE = Entry(
+    "worker.late",
+    WARNING,
+    "worker {worker} did not end in time, and was killed",
+    "It had longer than the drain timeout. What was acknowledged is durable.",
+)
+WORKER_HANGS = Entry(
+    "worker.hangs",
+    ERROR,
+    "worker {worker} hangs, and is killed",
+    "It has not said for long that it is well; a new one follows.",
+)
+WORKERS_REPLACED = Entry(
+    "worker.replaced", INFO, "every worker is replaced by a new one", "On SIGHUP."
+)
+WORKERS_DRAINING = Entry(
+    "worker.draining", INFO, "draining {count} workers", "A signal has ended the service."
 )
 
 # Mail.
