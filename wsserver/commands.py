@@ -25,9 +25,8 @@ from wsserver.options import (
 )
 from wsserver.store import backups, operator
 from wsserver.store.context import Context
-from wsserver.store.databases import open_live_database, parse_url
+from wsserver.store.databases import open_live_database, parse_url, refusing_beside_servers
 from wsserver.store.errors import NotFound, StoreError
-from wsserver.store.guard import ServingGuard
 from wsserver.store.operator import AccountRecord, OperatorDevice
 from wsserver.store.schema import SchemaTooNew
 
@@ -366,8 +365,7 @@ def renew_epochs(keep_tokens: bool, as_json: bool, **flags: Any) -> None:
     renewed = 0
     # The guard is let go last: a server that starts must find the new epochs committed.
     with contextlib.ExitStack() as after_commit, _open(flags) as connection:
-        guard = ServingGuard(str(connection.engine.url.database))
-        after_commit.callback(guard.release)
+        after_commit.enter_context(refusing_beside_servers(connection))
         with click.progressbar(
             length=operator.count_accounts(connection),
             label="renewing epochs",

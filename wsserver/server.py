@@ -101,6 +101,7 @@ class Server:
             history_depth=settings.history_depth,
             token_lifetime_s=settings.token_lifetime_s,
             answer=self._take_answer,
+            lanes=settings.database_lanes,
             observe_batch=self._metrics.observe_batch,
         )
         installed = await self._store.open(exclusive=True)
