@@ -24,6 +24,7 @@ from wsserver.effects import (
     RestartClock,
     Send,
     StopClock,
+    Superseded,
 )
 from wsserver.failures import report_failure
 from wsserver.operations import DeviceRecord, Published, PushState
@@ -231,6 +232,8 @@ class Channel:
                     connection.send(effect.payload)
                     if effect.notification is not None:
                         engine.metrics.count_notification(effect.notification)
+                case Superseded():
+                    engine.metrics.superseded[effect.notification] += 1
                 case Join():
                     engine.hub.join(effect.account_id, self)
                 case Leave():

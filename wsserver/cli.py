@@ -9,14 +9,17 @@ from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
+from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
+from wsserver.database_commands import back_up, drill, epoch, restore, take_over
+from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import ExtraMissing, Server, describe_url
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
+from wsserver.systemd import SocketsWrong, take_sockets
 from wsserver.throttle import RATE_EXAMPLE
 from wsserver.tls import CertificateError
 
@@ -36,7 +39,17 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, config, epoch, restore, take_over):
+for command in (
+    account,
+    allowlist,
+    back_up,
+    config,
+    doctor,
+    drill,
+    epoch,
+    restore,
+    take_over,
+):
     main.add_command(command)
 
 
@@ -52,7 +65,10 @@ def serve(**flags: Any) -> None:
     """
     settings = load_or_exit(flags)
     _warn_of_open(settings)
-    server = Server(settings)
+    try:
+        server = Server(settings, sockets=take_sockets())
+    except SocketsWrong as error:
+        fail(str(error))
     scheme = "ws" if settings.tls_cert is None else "wss"
 
     def tell_started() -> None:

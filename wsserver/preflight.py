@@ -48,7 +48,8 @@ def find_all(examined: Examined) -> list[Finding]:
     return found
 
 
-def _check_extras(settings: Settings) -> Iterator[Finding]:
+def check_extras(settings: Settings) -> Iterator[Finding]:
+    """What is asked for and not installed."""
     for wanted, modules, extra in (
         (settings.lbry_port != 0, ("starlette", "uvicorn"), "lbry"),
         (settings.database_url.startswith("postgresql"), ("psycopg",), "postgresql"),
@@ -143,7 +144,7 @@ def _check_descriptors(settings: Settings) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[tuple[frozenset[str], Check], ...]] = (
-    (frozenset({"lbry_port", "database_url", "bus_url"}), _check_extras),
+    (frozenset({"lbry_port", "database_url", "bus_url"}), check_extras),
     (frozenset({"tls_cert", "tls_key"}), _check_certificate),
     (frozenset({"database_url"}), _check_database),
     (

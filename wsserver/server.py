@@ -29,15 +29,19 @@ from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
 from wsserver.config import Settings
 from wsserver.engine import Engine
+from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
-from wsserver.metrics import Metrics
+from wsserver.metrics import Distribution, Metrics
 from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
+from wsserver.readings import Instruments, find_file
+from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
+from wsserver.systemd import Overseer, Sockets, Systemd
 from wsserver.tls import Certificate, CertificateError
 from wsserver.transport import Listener, TransportLimits
 
@@ -58,6 +62,8 @@ GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
+LAG_INTERVAL_S: Final = 0.5
+"""How often it is measured how late the event loop is."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -69,16 +75,31 @@ class ExtraMissing(Exception):
 
 
 class Server:
-    """One process that serves. ``start`` it, then ``stop`` it; or ``run`` it until a signal."""
+    """One process that serves. ``start`` it, then ``stop`` it; or ``run`` it until a signal.
 
-    def __init__(self, settings: Settings) -> None:
+    ``sockets``: what somebody else listens on for it, instead of the ports of these names that the
+    settings have. ``overseer``: who is told how it is; systemd unless given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sockets: Sockets | None = None,
+        overseer: Overseer | None = None,
+    ) -> None:
         self._settings = settings
+        self._sockets = sockets or {}
+        self._overseer = overseer or Systemd()
+        self._stopping = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
         self._draining = False
         self._probing: asyncio.Task[str | None] | None = None
         self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
         self._gateway: GatewayServer | None = None
         self._post: PostOffice | None = None
+        self._records = RecentRecords()
         self._certificate: Certificate | None = None
         self.port = 0
         self.admin_port = 0
@@ -90,12 +111,12 @@ class Server:
         """
         settings = self._settings
         limits = make_limits(settings)
-        if settings.lbry_port:
+        if self._has_gateway:
             check_gateway_installed()
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
-        transport_limits = make_transport_limits(settings, limits)
-        self._metrics = Metrics(queues=self._count_waiting, connections=self._count_connections)
+        transport_limits = make_transport_limits(settings, limits, has_gateway=self._has_gateway)
+        self._metrics = Metrics()
         self._store = SqlStore(
             settings.database_url,
             history_depth=settings.history_depth,
@@ -103,8 +124,12 @@ class Server:
             answer=self._take_answer,
             lanes=settings.database_lanes,
             observe_batch=self._metrics.observe_batch,
+            observe_checkpoint=self._metrics.checkpoint_seconds.observe,
+            count_fault=self._metrics.count_database_error,
         )
         installed = await self._store.open(exclusive=True)
+        # A figure that begins with its first failure can't be seen to rise.
+        self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
             workers=settings.password_workers, waiting_max=settings.password_waiting_max
         )
@@ -140,15 +165,30 @@ class Server:
             admit_peer=facts.gate.may_connect,
             trusted_proxies=settings.trusted_proxies,
         )
+        self._instruments = Instruments(
+            store=self._store,
+            passwords=self._passwords,
+            gate=facts.gate,
+            public=self._public,
+            records=self._records,
+            post=self._post,
+            certificate=self._certificate,
+            database=find_file(settings.database_url),
+            count_gateway=self._count_gateway,
+            is_draining=lambda: self._draining,
+        )
+        self._exposition = Exposition(self._metrics, self._instruments.read)
+        self._records.attach()
         try:
-            if settings.admin_port:
+            if settings.admin_port or "admin" in self._sockets:
                 await self._start_admin(transport_limits)
-            if settings.lbry_port:
+            if self._has_gateway:
                 await self._start_gateway()
             self.port = await self._public.start(
                 settings.host,
                 settings.port,
                 ssl=None if self._certificate is None else self._certificate.context,
+                sockets=self._sockets.get("wsserver", ()),
             )
         except BaseException:
             await self.stop()
@@ -156,7 +196,10 @@ class Server:
         self._upkeep = (
             asyncio.create_task(self._engine.renew_tokens()),
             asyncio.create_task(self._engine.watch_notices()),
+            asyncio.create_task(measure_lag(self._metrics.loop_lag_seconds)),
         )
+        if self._overseer.beat_interval_s is not None:
+            self._beating = asyncio.create_task(self._beat(self._overseer.beat_interval_s))
 
     async def run(self, on_started: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
@@ -164,28 +207,34 @@ class Server:
         With TLS, SIGHUP has the certificate read anew.
         """
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
 
         def take_signal() -> None:
-            if stop.is_set():
+            if self._stopping.is_set():
                 logger.warning("second signal: exiting at once")
                 sys.stderr.flush()
                 # No finally clause, no thread is waited for: what was acknowledged is durable.
                 signal.raise_signal(signal.SIGKILL)
-            stop.set()
+            self._stopping.set()
 
         # Before the start: it may wait for the database, and the first process of a container
         # would not even be ended by a signal that nobody takes.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, take_signal)
-        if self._settings.tls_cert is not None and hasattr(signal, "SIGHUP"):
+        # Without either, it is the terminal that goes away.
+        reloads = self._settings.tls_cert is not None or self._overseer.present
+        reloads = reloads and hasattr(signal, "SIGHUP")
+        if reloads:
             loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
         logger.info("%s %s starts", NAME, version(NAME))
         await self.start()
         _tune_interpreter()
-        if not stop.is_set():
+        if not self._stopping.is_set():
             on_started()
-        await stop.wait()
+            self._overseer.tell_ready("serving")
+            if reloads:
+                loop.add_signal_handler(signal.SIGHUP, self._reload)
+        await self._stopping.wait()
+        self._overseer.tell_stopping()
         logger.info("draining: %d connections", self._count_connections())
         await self.stop()
         logger.info("stopped")
@@ -193,7 +242,7 @@ class Server:
     def reload_certificate(self) -> None:
         """Use the renewed certificate for new connections; if it can't be, log why and go on."""
         if self._certificate is None:
-            return  # Not yet: the start reads it.
+            return  # There is none, or not yet: the start reads it.
         try:
             self._certificate.reload()
         except CertificateError as error:
@@ -202,6 +251,10 @@ class Server:
             logger.info(
                 "new connections get the certificate that is in %s", self._certificate.chain
             )
+
+    def ask_to_stop(self) -> None:
+        """Have `run` drain and return, as a signal does."""
+        self._stopping.set()
 
     async def stop(self) -> None:
         """Refuse newcomers, answer what is in flight, send clients away (1012), close the store.
@@ -230,19 +283,44 @@ class Server:
         if self._post is not None:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
         self._engine.note_all_seen()
+        if self._beating is not None:
+            self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
+        self._records.detach()
 
     # Parts of it.
 
+    @property
+    def _has_gateway(self) -> bool:
+        return bool(self._settings.lbry_port) or "lbry" in self._sockets
+
+    def _reload(self) -> None:
+        self._overseer.tell_reloading()
+        self.reload_certificate()
+        self._overseer.tell_ready("serving")
+
+    async def _beat(self, interval_s: float) -> None:
+        """Tell the overseer that all is well, for as long as the loop turns and the store answers.
+
+        An answer that says that nothing can be written is one: a new start would not mend the disk,
+        and would end those sessions that still read.
+        """
+        while True:
+            await self._ask_store()
+            self._overseer.beat()
+            await asyncio.sleep(interval_s)
+
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
+        pages = AdminPages(probe=self._probe, metrics=self._exposition.expose)
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
             respond=pages.answer,
         )
         self.admin_port = await self._admin.start(
-            self._settings.admin_host, self._settings.admin_port
+            self._settings.admin_host,
+            self._settings.admin_port,
+            sockets=self._sockets.get("admin", ()),
         )
 
     async def _start_gateway(self) -> None:
@@ -262,7 +340,9 @@ class Server:
             pong_timeout_s=settings.pong_timeout_s,
             tls=None if self._certificate is None else self._certificate.context,
         )
-        await self._gateway.start(settings.host, settings.lbry_port)
+        await self._gateway.start(
+            settings.host, settings.lbry_port, sockets=self._sockets.get("lbry", ())
+        )
 
     def _take_answer(
         self, operation: Operation[Any], answer: Any, done: Callable[[Any], None]
@@ -274,12 +354,10 @@ class Server:
         self._post.send(operation)
 
     def _count_connections(self) -> int:
-        others = 0 if self._gateway is None else self._gateway.connections
-        return len(self._public.connections) + others
+        return len(self._public.connections) + self._count_gateway()
 
-    def _count_waiting(self) -> dict[str, int]:
-        waiting = {**self._store.waiting, "passwords": self._passwords.waiting}
-        return waiting if self._post is None else {**waiting, "letters": self._post.waiting}
+    def _count_gateway(self) -> int:
+        return 0 if self._gateway is None else self._gateway.connections
 
     async def _probe(self) -> str | None:
         """Why the server is not ready; None when it is. Those who ask at once share one probe."""
@@ -293,7 +371,8 @@ class Server:
     def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
         self._probing = None
 
-    async def _probe_store(self) -> str | None:
+    def _ask_store(self) -> asyncio.Future[Any]:
+        """The store's answer to a write of no consequence."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def settle(answer: Any) -> None:
@@ -301,11 +380,23 @@ class Server:
                 answered.set_result(answer)
 
         self._store.submit(ProbeWrite(), settle)
+        return answered
+
+    async def _probe_store(self) -> str | None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                answer = await answered
+                answer = await self._ask_store()
                 return "the store can't be written" if isinstance(answer, RpcError) else None
         return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
+
+
+async def measure_lag(lag_seconds: Distribution) -> None:
+    """Observe how late the event loop comes to a timer, until it is cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        lag_seconds.observe(max(0.0, loop.time() - due_s))
 
 
 def _tune_interpreter() -> None:
@@ -335,10 +426,12 @@ def make_gate_limits(settings: Settings) -> GateLimits:
     )
 
 
-def make_transport_limits(settings: Settings, limits: Limits) -> TransportLimits:
+def make_transport_limits(
+    settings: Settings, limits: Limits, *, has_gateway: bool
+) -> TransportLimits:
     """The limits of a connection. What descriptors there are is shared out here."""
     room = find_connections_max()
-    if settings.lbry_port:
+    if has_gateway:
         room -= int(GATEWAY_SHARE * room)
     openings_max = min(OPENINGS_MAX, room // 4)
     return TransportLimits(

@@ -62,6 +62,7 @@ from wsserver.effects import (
     RestartClock,
     Send,
     StopClock,
+    Superseded,
 )
 from wsserver.methods import ANSWERS, FLOWS, ServerFacts
 from wsserver.operations import DeviceRecord, Flow, OpenedSession, Published, TokenOwner
@@ -231,8 +232,11 @@ class Session:
             return []
         if self._may_notify() and not congested:
             self._notify(update, with_wallet=self._deliver_state)
-        elif self._wallet_slot is None or update.state.sequence > self._wallet_slot.state.sequence:
+        elif self._wallet_slot is None:
             self._wallet_slot = update
+        elif update.state.sequence > self._wallet_slot.state.sequence:
+            self._wallet_slot = update
+            self._emit(Superseded("wallet.updated"))
         return self._take_effects()
 
     def device_updated(self, device: Device, *, congested: bool) -> list[Effect]:
@@ -243,7 +247,10 @@ class Session:
         if self._may_notify() and not congested and self._device_slots is None:
             self._tell(device)
         else:
-            self._device_slots = {**(self._device_slots or {}), device.device_id: device}
+            slots = self._device_slots or {}
+            if device.device_id in slots:
+                self._emit(Superseded("device.updated"))
+            self._device_slots = {**slots, device.device_id: device}
         return self._take_effects()
 
     def writable(self) -> list[Effect]:

@@ -12,6 +12,7 @@ import ipaddress
 import re
 import ssl
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Final, Literal, Protocol, TextIO
@@ -72,13 +73,26 @@ class SmtpRelay:
     async def deliver(self, message: EmailMessage, recipient: str, *, timeout_s: float) -> None:
         """Have the relay take the mail, from the address in its From."""
         sender = message["From"].addresses[0]
+        # A machine's own name is often none that a relay would believe (a container's id).
+        async with self._connected(sender.domain, timeout_s) as smtp:
+            await smtp.send_message(message, sender=sender.addr_spec, recipients=[recipient])
+
+    async def try_out(self, domain: str, *, timeout_s: float) -> bool:
+        """Connect and log in as for a mail from that domain, and give whether TLS was used.
+
+        Raises DeliveryFailure.
+        """
+        async with self._connected(domain, timeout_s) as smtp:
+            return smtp.get_transport_info("ssl_object") is not None
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, domain: str, timeout_s: float) -> AsyncIterator[aiosmtplib.SMTP]:
         smtp = aiosmtplib.SMTP(
             hostname=self.host,
             port=self.port,
             username=self.user,
             password=self.password,
-            # A machine's own name is often none that a relay would believe (a container's id).
-            local_hostname=sender.domain,
+            local_hostname=domain,
             timeout=timeout_s,
             use_tls=self.security == "tls",
             start_tls={"starttls": True, "starttls_if_offered": None}.get(self.security, False),
@@ -86,7 +100,7 @@ class SmtpRelay:
         try:
             async with asyncio.timeout(timeout_s):
                 await smtp.connect()
-                await smtp.send_message(message, sender=sender.addr_spec, recipients=[recipient])
+                yield smtp
         except (OSError, aiosmtplib.SMTPException) as error:
             raise _describe_failure(error) from None
         else:

@@ -31,6 +31,7 @@ from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
 from wsserver.peer import NEVER, Peer, TransportLimits
 from wsserver.proxies import Network, find_client, is_trusted
+from wsserver.tallies import Tallies
 from wsserver.throttle import address_key
 
 __all__ = [
@@ -106,6 +107,7 @@ class Listener:
         self.limits = limits
         self.clock = clock
         self.wheel: Wheel[Peer] = Wheel()
+        self.tallies = Tallies()
         self._application = application
         self._respond = respond
         self._admit_peer = admit_peer
@@ -133,6 +135,11 @@ class Listener:
     def connections(self) -> Collection[Connection]:
         """The WebSocket connections, from the upgrade until they are gone."""
         return self._open
+
+    @property
+    def openings(self) -> int:
+        """Connections that have not finished their request."""
+        return len(self._openings)
 
     async def start(
         self,
@@ -270,6 +277,7 @@ class Listener:
             return build_response(404, "Not found.\n")
         answer = handshake.accept()
         if isinstance(answer, bytes) and len(self._open) >= self.limits.connections_max:
+            self.tallies.refusals["connections_max"] += 1
             return build_response(
                 503, "Too many connections.\n", headers={"Retry-After": str(RETRY_AFTER_S)}
             )
@@ -309,6 +317,7 @@ class Listener:
             return True
         oldest, securing = next(iter(self._openings.items()))
         if self.clock() - oldest.opened_at_s < self.limits.opening_grace_s:
+            self.tallies.refusals["openings_max"] += 1
             return False
         self.detach(oldest)
         oldest.abort()

@@ -217,5 +217,11 @@ async def open_client(url: str, **options: Any) -> AsyncIterator[RawClient]:
 
 async def open_socket(url: str, **options: Any) -> ClientConnection:
     """A bare WebSocket, that nobody reads from."""
-    defaults = {"max_size": None, "proxy": None, "ping_interval": None, "close_timeout": 1}
+    defaults = {
+        "max_size": None,
+        "proxy": None,
+        "ping_interval": None,
+        "open_timeout": WAIT_S,
+        "close_timeout": 1,
+    }
     return await connect(url, **{**defaults, **options})

@@ -21,6 +21,7 @@ from typing import Any
 from tests.e2e.rawclient import WAIT_S, RawClient, open_socket
 from wsserver.config import Settings
 from wsserver.server import Server
+from wsserver.systemd import Overseer
 
 
 class Served:
@@ -32,7 +33,9 @@ class Served:
         self._clients: list[RawClient] = []
 
     @classmethod
-    async def start(cls, folder: Path, **settings: Any) -> Served:
+    async def start(
+        cls, folder: Path, *, overseer: Overseer | None = None, **settings: Any
+    ) -> Served:
         database = folder / "wallets.db"
         chosen = {
             "verification": "open",
@@ -43,7 +46,7 @@ class Served:
             "rate_limits": "off",
             **settings,
         }
-        server = Server(Settings(**chosen))
+        server = Server(Settings(**chosen), overseer=overseer)
         await server.start()
         return cls(server, database)
 
@@ -103,6 +106,8 @@ class ServerProcess:
         }
         self.environment = clean_environment()
         self.command = COMMAND
+        self.descriptors: Sequence[int] = ()
+        """What it is started with beside the usual three."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -135,6 +140,7 @@ class ServerProcess:
                 stderr=log,
                 env=self.environment,
                 cwd=self.folder,
+                pass_fds=self.descriptors,
             )
 
     async def start(self) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.world import EMAIL, NOW_MS, World
 from wsschema.times import format_time, time_from_ms
+from wsserver.effects import Superseded
 from wsserver.operations import LoadHistory, LoadWallet, PushState
 
 
@@ -119,6 +120,7 @@ def test_a_slow_reader_gets_the_newest_only_and_without_its_state(world: World) 
     assert "wallet" not in laptop.notifications[0][1]
     laptop.caught_up()
     assert laptop.sequences == [3]
+    assert laptop.effects.count(Superseded("wallet.updated")) == 2
 
 
 def test_a_slot_that_was_overtaken_is_dropped(world: World) -> None:
@@ -296,6 +298,7 @@ def test_a_slow_reader_hears_the_newest_of_each_device(world: World) -> None:
         ("laptop", False),
         ("tablet", True),
     ]
+    assert phone.effects.count(Superseded("device.updated")) == 1
 
 
 def test_what_waits_for_a_slow_reader_is_not_told_after_what_is_newer(world: World) -> None:

@@ -50,6 +50,7 @@ from wsserver.effects import (
     RestartClock,
     Send,
     StopClock,
+    Superseded,
 )
 from wsserver.gate import Gate, GateLimits
 from wsserver.hub import Hub
@@ -652,7 +653,7 @@ class Peer:
                 case Close(code=code, reason=reason):
                     assert self.closed is None, "closed once"
                     self.closed = (code, reason)
-                case RestartClock() | StopClock():
+                case RestartClock() | StopClock() | Superseded():
                     pass
                 case _:
                     assert_never(effect)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final
 
 import uvicorn
@@ -60,11 +61,11 @@ class GatewayServer:
         self._server = _Server(self._config)
         self._serving: asyncio.Task[None] | None = None
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen; raises OSError."""
-        sockets = await _bind(host, port)
-        await self._server.listen(sockets)
-        self._serving = asyncio.create_task(self._server.serve(sockets))
+    async def start(self, host: str, port: int, *, sockets: Sequence[socket.socket] = ()) -> None:
+        """Listen on an address, or on sockets that somebody else has bound; raises OSError."""
+        listening = list(sockets) or await bind(host, port)
+        await self._server.listen(listening)
+        self._serving = asyncio.create_task(self._server.serve(listening))
 
     @property
     def connections(self) -> int:
@@ -72,8 +73,11 @@ class GatewayServer:
         return len(self._server.server_state.connections)
 
     def stop_accepting(self) -> None:
-        """Answer newcomers 503 from now on."""
+        """Take no newcomers from now on; requests of those who are in are answered 503."""
         self._gateway.draining = True
+        if self._serving is not None:
+            for server in self._server.servers:
+                server.close()
 
     async def close(self, timeout_s: float) -> None:
         """End the connections once their requests are answered, within that time."""
@@ -139,7 +143,7 @@ class _Connection(H11Protocol):
             self._watch.cancel()
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
+async def bind(host: str, port: int) -> list[socket.socket]:
     """A listening socket for each address that the host has; raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

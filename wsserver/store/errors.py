@@ -11,5 +11,9 @@ class NotFound(Exception):
     """What a command of the operator is about is not there; the text says what."""
 
 
+class SchemaTooOld(StoreError):
+    """The database's schema is an earlier version's, or there is none yet."""
+
+
 class SchemaTooNew(StoreError):
     """The database was migrated by a later version of the server than this one."""

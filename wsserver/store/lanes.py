@@ -83,9 +83,10 @@ class Lane:
     """One thread, one connection, one queue. ``submit`` and ``waiting`` are for the event loop.
 
     ``begin`` gives the transaction that a batch is done in. ``observe_batch`` is called on the
-    lane's thread, after a batch was answered, with its size. ``tries_again``: a database at fault
-    is tried for as long as the operations may wait, for it is another machine's and may come back;
-    and a connection that is lost in a commit leaves it in ``doubt``.
+    lane's thread, after a batch was answered, with its size and the seconds until its commit;
+    ``count_fault`` when the database failed one. ``tries_again``: a database at fault is tried for
+    as long as the operations may wait, for it is another machine's and may come back; and a
+    connection that is lost in a commit leaves it in ``doubt``.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Lane:
         *,
         limits: LaneLimits,
         clock: Callable[[], float],
-        observe_batch: Callable[[int], None],
+        observe_batch: Callable[[int, float], None],
+        count_fault: Callable[[], None],
         begin: Begin = lambda connection, batch: connection.begin(),
         tries_again: bool = False,
         doubt: Doubt = lambda operations: None,
@@ -109,6 +111,7 @@ class Lane:
         self._limits = limits
         self._clock = clock
         self._observe_batch = observe_batch
+        self._count_fault = count_fault
         self._begin = begin
         self._tries_again = tries_again
         self._doubt = doubt
@@ -194,9 +197,11 @@ class Lane:
             self._deliver(late)
             batch = [waiting for waiting in batch if waiting.since_s >= oldest_s]
         if batch:
+            began_s = self._clock()
             answers = self._attempt(batch)
+            taken_s = self._clock() - began_s
             self._deliver(list(zip(batch, answers, strict=True)))
-            self._observe_batch(len(batch))
+            self._observe_batch(len(batch), taken_s)
 
     def _attempt(self, batch: list[Waiting]) -> list[Any]:
         """An answer for each: from one transaction, or from smaller ones where an operation fails.
@@ -267,6 +272,7 @@ class Lane:
 
     def _report_fault(self, error: Exception, count: int, what: str = "answering 503") -> None:
         """One line when the database begins to fail, not one for each batch until it recovers."""
+        self._count_fault()
         fault = describe(error)
         if fault != self._fault:
             self._fault = fault

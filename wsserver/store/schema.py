@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
@@ -14,8 +15,10 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from wsserver.store.context import Installation
 from wsserver.store.errors import SchemaTooNew as SchemaTooNew
-from wsserver.store.errors import StoreError
+from wsserver.store.errors import SchemaTooOld, StoreError
 from wsserver.store.tables import installation, newest_sequence, versions
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def migrate(connection: Connection) -> tuple[str | None, str]:
@@ -36,23 +39,30 @@ def is_migrated(connection: Connection) -> bool:
 
 
 def check_schema(connection: Connection) -> None:
-    """Raises StoreError where the schema is another than this version's; changes nothing.
+    """Raises SchemaTooOld or SchemaTooNew where it is not this version's; changes nothing.
 
     For what comes beside a running server: that one may be of the schema's version still.
     """
     before, after = _read_revisions(connection, _configure(connection))
     if before is None:
-        raise StoreError("there is no wallet-sync database in it; `wsserver migrate` makes one")
+        raise SchemaTooOld("there is no wallet-sync database in it; `wsserver migrate` makes one")
     if before != after:
-        raise StoreError(
+        raise SchemaTooOld(
             f"the database has schema revision {before}, and this version of the server needs "
             f"{after}: stop the server that uses it, then run `wsserver migrate`"
         )
 
 
+def find_newest_revision() -> str:
+    """The schema's revision of this version of the server."""
+    newest = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    assert newest is not None, "there is at least one migration"
+    return newest
+
+
 def _configure(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     return config
 

@@ -174,7 +174,9 @@ class SqlStore:
         lanes: int = LANES,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
-        observe_batch: Callable[[str, int], None] = lambda lane, operations: None,
+        observe_batch: Callable[[str, int, float], None] = lambda lane, operations, seconds: None,
+        observe_checkpoint: Callable[[float], None] = lambda seconds: None,
+        count_fault: Callable[[str], None] = lambda lane: None,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
         doubt: Callable[[Sequence[Operation[Any]]], None] = lambda operations: None,
     ) -> None:
@@ -187,6 +189,8 @@ class SqlStore:
         self._busy_timeout_s = busy_timeout_s
         self._clock = clock
         self._observe_batch = observe_batch
+        self._observe_checkpoint = observe_checkpoint
+        self._count_fault = count_fault
         self._checkpoint_bytes = checkpoint_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._doubt = doubt
@@ -217,7 +221,11 @@ class SqlStore:
         first: tuple[Checkpointer | ServingLock, ...] = ()
         options: dict[str, Any] = {"doubt": self._hand_over_doubt}
         if self._on_sqlite:
-            checkpointer = Checkpointer(writer, after_bytes=self._checkpoint_bytes)
+            checkpointer = Checkpointer(
+                writer,
+                after_bytes=self._checkpoint_bytes,
+                observe_checkpoint=self._observe_checkpoint,
+            )
             first, options = (checkpointer,), {"begin": checkpointer.begin}
         elif self._lock is not None:
             first = (self._lock,)
@@ -250,6 +258,11 @@ class SqlStore:
     def waiting(self) -> dict[str, int]:
         """How many operations wait, by lane."""
         return {lane.name: lane.waiting for lane in self._threads if isinstance(lane, Lane)}
+
+    @property
+    def waiting_max(self) -> int:
+        """How many operations may wait in a lane."""
+        return self._limits.queue_operations
 
     async def close(self, timeout_s: float = 60.0) -> None:
         """Finish what waits; then end the lanes and their connections.
@@ -331,7 +344,8 @@ class SqlStore:
             self._hand_over,
             limits=limits,
             clock=self._clock,
-            observe_batch=lambda operations: self._observe_batch(name, operations),
+            observe_batch=functools.partial(self._observe_batch, name),
+            count_fault=functools.partial(self._count_fault, name),
             tries_again=not self._on_sqlite,
             **options,
         )
