@@ -27,6 +27,8 @@ from wsschema.limits import (
 )
 from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
+from wsserver.bus.choosing import choose_transport
+from wsserver.bus.node import Bus
 from wsserver.config import Settings
 from wsserver.engine import Engine
 from wsserver.figures import Exposition
@@ -60,6 +62,10 @@ RECONNECTS_PER_S: Final = 1000
 """How fast a restarted server wants its clients back: what ``retryAfterMs`` is spread over."""
 GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
+SETTLE_TIMEOUT_S: Final = 1.0
+"""How long a stop waits for those to ask who have connected, and not asked yet..."""
+SETTLE_SHARE: Final = 0.2
+"""...and how much of the drain time at most."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
 LAG_INTERVAL_S: Final = 0.5
@@ -95,6 +101,7 @@ class Server:
         self._beating: asyncio.Task[None] | None = None
         self._draining = False
         self._probing: asyncio.Task[str | None] | None = None
+        self._bus: Bus | None = None
         self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
         self._gateway: GatewayServer | None = None
@@ -107,7 +114,8 @@ class Server:
     async def start(self) -> None:
         """Open the database, then the ports.
 
-        Raises CertificateError, ExtraMissing, StoreError and OSError with what stands in the way.
+        Raises BusError, CertificateError, ExtraMissing, StoreError and OSError with what stands in
+        the way.
         """
         settings = self._settings
         limits = make_limits(settings)
@@ -116,6 +124,12 @@ class Server:
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         transport_limits = make_transport_limits(settings, limits, has_gateway=self._has_gateway)
+        transport = choose_transport(
+            None if settings.bus_url is None else settings.bus_url.get_secret_value(),
+            settings.database_url,
+            credentials=settings.bus_credentials,
+            authorities=settings.bus_authorities,
+        )
         self._metrics = Metrics()
         self._store = SqlStore(
             settings.database_url,
@@ -127,7 +141,7 @@ class Server:
             observe_checkpoint=self._metrics.checkpoint_seconds.observe,
             count_fault=self._metrics.count_database_error,
         )
-        installed = await self._store.open(exclusive=True)
+        installed = await self._store.open(exclusive=transport is None)
         # A figure that begins with its first failure can't be seen to rise.
         self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
@@ -180,6 +194,10 @@ class Server:
         self._exposition = Exposition(self._metrics, self._instruments.read)
         self._records.attach()
         try:
+            if transport is not None:
+                self._bus = Bus(self._engine.hub, transport, self._store.submit)
+                self._engine.bus = self._metrics.bus = self._bus
+                await self._bus.open()
             if settings.admin_port or "admin" in self._sockets:
                 await self._start_admin(transport_limits)
             if self._has_gateway:
@@ -269,6 +287,10 @@ class Server:
         self._public.stop_accepting()
         if self._gateway is not None:
             self._gateway.stop_accepting()
+        # They came while the port was open: each is in before it is told to come back.
+        await self._public.settle(
+            min(SETTLE_TIMEOUT_S, SETTLE_SHARE * self._settings.drain_timeout_s)
+        )
         spread_ms = 1000 + 1000 * self._count_connections() // RECONNECTS_PER_S
         self._engine.drain(lambda: random.randrange(spread_ms // 4, spread_ms))  # noqa: S311
         with contextlib.suppress(TimeoutError):
@@ -283,10 +305,25 @@ class Server:
         if self._post is not None:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
         self._engine.note_all_seen()
+        if self._bus is not None:
+            await self._bus.close()
         if self._beating is not None:
             self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
         self._records.detach()
+
+    async def probe(self) -> str | None:
+        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
+        if self._draining:
+            return "the server is stopping"
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_store())
+            self._probing.add_done_callback(self._forget_probe)
+        return await asyncio.shield(self._probing)
+
+    async def expose_figures(self) -> bytes:
+        """The figures in Prometheus' text format."""
+        return self._exposition.expose()
 
     # Parts of it.
 
@@ -311,7 +348,7 @@ class Server:
             await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._exposition.expose)
+        pages = AdminPages(probe=self.probe, metrics=self.expose_figures)
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -358,15 +395,6 @@ class Server:
 
     def _count_gateway(self) -> int:
         return 0 if self._gateway is None else self._gateway.connections
-
-    async def _probe(self) -> str | None:
-        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
-        if self._draining:
-            return "the server is stopping"
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probe_store())
-            self._probing.add_done_callback(self._forget_probe)
-        return await asyncio.shield(self._probing)
 
     def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
         self._probing = None
