@@ -266,12 +266,18 @@ FAILURE_OUTSIDE = Entry(
 DATABASE_FAILED = Entry(
     "database.failed",
     ERROR,
-    "{lane}: {count} operations failed: {failure}; answering 503 until the database recovers"
+    "{lane}: {count} operations failed: {failure}; {what} until the database recovers"
     " (error id {error_id})",
     "Locked, full, read-only, damaged or gone. One line a kind of fault, until it is over.",
 )
 DATABASE_RECOVERED = Entry(
     "database.recovered", WARNING, "{lane}: the database can be used again", "The fault is over."
+)
+DATABASE_ANOTHERS = Entry(
+    "database.anothers",
+    ERROR,
+    "answering 503: {reason}",
+    "The database was lost, and is back, but another server that allows no other has it now.",
 )
 LANE_FAILED = Entry(
     "database.lane_failed",
