@@ -15,6 +15,7 @@ from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import ExtraMissing, Server, describe_url
+from wsserver.status.command import status
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
@@ -38,7 +39,7 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, config, doctor, epoch, restore, take_over):
+for command in (account, allowlist, back_up, config, doctor, epoch, restore, status, take_over):
     main.add_command(command)
 
 

@@ -32,7 +32,7 @@ from wsserver.engine import Engine
 from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
-from wsserver.metrics import Distribution, Metrics
+from wsserver.metrics import Metrics
 from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
@@ -40,6 +40,7 @@ from wsserver.post import PostOffice
 from wsserver.readings import Instruments, find_file
 from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
+from wsserver.status.board import Board, measure_lag
 from wsserver.store.sql import SqlStore
 from wsserver.systemd import Overseer, Sockets, Systemd
 from wsserver.tls import Certificate, CertificateError
@@ -62,8 +63,6 @@ GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
-LAG_INTERVAL_S: Final = 0.5
-"""How often it is measured how late the event loop is."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -177,6 +176,7 @@ class Server:
             is_draining=lambda: self._draining,
         )
         self._exposition = Exposition(self._metrics, self._instruments.read)
+        self._board = Board(self._metrics, self._instruments, self._probe)
         self._records.attach()
         try:
             if settings.admin_port or "admin" in self._sockets:
@@ -196,6 +196,7 @@ class Server:
             asyncio.create_task(self._engine.renew_tokens()),
             asyncio.create_task(self._engine.watch_notices()),
             asyncio.create_task(measure_lag(self._metrics.loop_lag_seconds)),
+            asyncio.create_task(self._board.keep()),
         )
         if self._overseer.beat_interval_s is not None:
             self._beating = asyncio.create_task(self._beat(self._overseer.beat_interval_s))
@@ -310,7 +311,9 @@ class Server:
             await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._exposition.expose)
+        pages = AdminPages(
+            probe=self._probe, metrics=self._exposition.expose, snapshot=self._board.snapshot
+        )
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -387,15 +390,6 @@ class Server:
                 answer = await self._ask_store()
                 return "the store can't be written" if isinstance(answer, RpcError) else None
         return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
-
-
-async def measure_lag(lag_seconds: Distribution) -> None:
-    """Observe how late the event loop comes to a timer, until it is cancelled."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due_s = loop.time() + LAG_INTERVAL_S
-        await asyncio.sleep(LAG_INTERVAL_S)
-        lag_seconds.observe(max(0.0, loop.time() - due_s))
 
 
 def _tune_interpreter() -> None:
