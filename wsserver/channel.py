@@ -167,6 +167,11 @@ class Channel:
         return self._session.token_hash
 
     @property
+    def known_sequence(self) -> int:
+        """The newest sequence that the session was told of, or is about to be."""
+        return self._session.known_sequence
+
+    @property
     def presence(self) -> bool:
         """Whether the session hears of the account's other devices."""
         return self._session.presence

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
+from wsserver.bus.transports import BusError
+from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
+from wsserver.database_commands import back_up, drill, epoch, restore, take_over
 from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
@@ -39,7 +41,18 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, config, doctor, epoch, restore, status, take_over):
+for command in (
+    account,
+    allowlist,
+    back_up,
+    config,
+    doctor,
+    drill,
+    epoch,
+    restore,
+    status,
+    take_over,
+):
     main.add_command(command)
 
 
@@ -82,7 +95,7 @@ def serve(**flags: Any) -> None:
         _run(server.run(tell_started))
     except CertificateError as error:
         fail(f"can't serve TLS: {error}")
-    except (ExtraMissing, StoreError, SchemaTooNew) as error:
+    except (BusError, ExtraMissing, StoreError, SchemaTooNew) as error:
         fail(str(error))
     except OSError as error:
         where = describe_url(settings.host, settings.port, scheme=scheme)

@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from wsschema.fields import Email, FieldError, lower_email
+from wsserver.bus.choosing import is_bus_url
 from wsserver.gate import GateLimits
 from wsserver.mail import parse_sender
 from wsserver.passwords import WAITING_MAX
@@ -195,8 +196,18 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged."
     )
-    bus_url: str | None = Field(
-        None, description="Bus between nodes. Not available in this version."
+    bus_url: SecretStr | None = Field(
+        None,
+        description="Bus between the nodes of one database: postgresql://, nats:// or tls:// (with "
+        "commas between servers), or none: one process alone. Unless given, PostgreSQL itself.",
+    )
+    bus_credentials: Path | None = Field(
+        None, description="File with the credentials for a bus on NATS."
+    )
+    bus_authorities: Path | None = Field(
+        None,
+        description="PEM file with the authorities that a bus with tls:// is trusted by. Unless "
+        "given, the system's.",
     )
 
     @field_validator("allowlist")
@@ -249,12 +260,13 @@ class Settings(BaseSettings):
 
     @field_validator("bus_url")
     @classmethod
-    def _check_bus(cls, bus_url: str | None) -> str | None:
-        if bus_url:
+    def _check_bus(cls, bus_url: SecretStr | None) -> SecretStr | None:
+        if bus_url is not None and not is_bus_url(bus_url.get_secret_value()):
             raise ValueError(
-                "a bus between nodes is not available in this version: run one process per database"
+                "must be none, or a URL like nats://bus1:4222,nats://bus2:4222, tls://bus:4222 or "
+                "postgresql://HOST/DATABASE"
             )
-        return None
+        return bus_url
 
     @classmethod
     def settings_customise_sources(

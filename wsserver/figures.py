@@ -221,6 +221,44 @@ FIGURES: Final = (
         lambda now, counted: counted.loop_lag_seconds,
     ),
     Figure(
+        "gauge",
+        "wsserver_bus_connected",
+        (),
+        "1 while the bus carries messages between nodes, 0 while it is cut off and the database is "
+        "asked instead; absent without a bus.",
+        lambda now, counted: {} if counted.bus is None else int(counted.bus.connected),
+    ),
+    Figure(
+        "gauge",
+        "wsserver_bus_nodes",
+        (),
+        "Other nodes that this one hears; absent without a bus.",
+        lambda now, counted: {} if counted.bus is None else counted.bus.nodes,
+    ),
+    Figure(
+        "counter",
+        "wsserver_bus_messages_total",
+        ("outcome",),
+        "Messages between nodes: `sent`, `received`, or `dropped` because the bus was cut off or "
+        "its queue full.",
+        lambda now, counted: {} if counted.bus is None else counted.bus.messages,
+    ),
+    Figure(
+        "counter",
+        "wsserver_bus_gaps_total",
+        (),
+        "Times that something of what other nodes said may have been missed; absent without a bus.",
+        lambda now, counted: {} if counted.bus is None else counted.bus.gaps,
+    ),
+    Figure(
+        "counter",
+        "wsserver_bus_resyncs_total",
+        (),
+        "Times that the database was asked what moved of all accounts served here; absent without "
+        "a bus.",
+        lambda now, counted: {} if counted.bus is None else counted.bus.resyncs,
+    ),
+    Figure(
         "counter",
         "wsserver_letters_total",
         ("outcome",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 PUSH_BUCKETS_S: Final = (
     *(0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1, 2, 5, 10),
@@ -65,11 +65,31 @@ class Distribution:
         return self._counts.copy()
 
 
+class BusFigures(Protocol):
+    """What a node's bus tells of itself: see `wsserver.bus.node`."""
+
+    messages: dict[str, int]
+    gaps: int
+    resyncs: int
+
+    @property
+    def connected(self) -> bool:
+        """Whether it carries messages."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """How many other nodes are heard."""
+        ...
+
+
 class Metrics:
     """All that one server counts."""
 
     def __init__(self) -> None:
         self.sessions = Level()
+        self.bus: BusFigures | None = None
+        """The bus, where there is one."""
         self.push_seconds = Distribution(PUSH_BUCKETS_S)
         self.loop_lag_seconds = Distribution(LAG_BUCKETS_S)
         self.checkpoint_seconds = Distribution(CHECKPOINT_BUCKETS_S)

@@ -81,10 +81,10 @@ def refuse(error: ConfigurationError) -> typing.NoReturn:
     sys.exit(EXIT_CONFIGURATION)
 
 
-def fail(text: str) -> typing.NoReturn:
-    """Say why a command could not be done, and exit with 1."""
+def fail(text: str, *, code: int = EXIT_FAILURE) -> typing.NoReturn:
+    """Say why a command could not be done, and exit."""
     click.echo(f"wsserver: {text}", err=True)
-    sys.exit(EXIT_FAILURE)
+    sys.exit(code)
 
 
 def print_json(document: dict[str, Any]) -> None:

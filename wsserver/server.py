@@ -27,6 +27,8 @@ from wsschema.limits import (
 )
 from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
+from wsserver.bus.choosing import choose_transport
+from wsserver.bus.node import Bus
 from wsserver.config import Settings
 from wsserver.engine import Engine
 from wsserver.figures import Exposition
@@ -94,6 +96,7 @@ class Server:
         self._beating: asyncio.Task[None] | None = None
         self._draining = False
         self._probing: asyncio.Task[str | None] | None = None
+        self._bus: Bus | None = None
         self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
         self._gateway: GatewayServer | None = None
@@ -106,7 +109,8 @@ class Server:
     async def start(self) -> None:
         """Open the database, then the ports.
 
-        Raises CertificateError, ExtraMissing, StoreError and OSError with what stands in the way.
+        Raises BusError, CertificateError, ExtraMissing, StoreError and OSError with what stands in
+        the way.
         """
         settings = self._settings
         limits = make_limits(settings)
@@ -115,6 +119,12 @@ class Server:
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         transport_limits = make_transport_limits(settings, limits, has_gateway=self._has_gateway)
+        transport = choose_transport(
+            None if settings.bus_url is None else settings.bus_url.get_secret_value(),
+            settings.database_url,
+            credentials=settings.bus_credentials,
+            authorities=settings.bus_authorities,
+        )
         self._metrics = Metrics()
         self._store = SqlStore(
             settings.database_url,
@@ -125,7 +135,7 @@ class Server:
             observe_checkpoint=self._metrics.checkpoint_seconds.observe,
             count_fault=self._metrics.count_database_error,
         )
-        installed = await self._store.open(exclusive=True)
+        installed = await self._store.open(exclusive=transport is None)
         # A figure that begins with its first failure can't be seen to rise.
         self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
@@ -179,6 +189,10 @@ class Server:
         self._board = Board(self._metrics, self._instruments, self._probe)
         self._records.attach()
         try:
+            if transport is not None:
+                self._bus = Bus(self._engine.hub, transport, self._store.submit)
+                self._engine.bus = self._metrics.bus = self._bus
+                await self._bus.open()
             if settings.admin_port or "admin" in self._sockets:
                 await self._start_admin(transport_limits)
             if self._has_gateway:
@@ -283,6 +297,8 @@ class Server:
         if self._post is not None:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
         self._engine.note_all_seen()
+        if self._bus is not None:
+            await self._bus.close()
         if self._beating is not None:
             self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))

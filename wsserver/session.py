@@ -194,6 +194,12 @@ class Session:
         return self._full_at_s
 
     @property
+    def known_sequence(self) -> int:
+        """The newest sequence that the peer was told of, or is about to be."""
+        slot = self._wallet_slot
+        return self._told if slot is None else max(self._told, slot.state.sequence)
+
+    @property
     def live(self) -> bool:
         """Whether login or resume has been answered, and the session is not over."""
         return self._phase is _Phase.LIVE
@@ -408,7 +414,10 @@ class Session:
             if running.id is not ABSENT:
                 payload = encode_result(running.id, outcome)
         if running.method in _GIVING:
-            self.newest = max(self.newest, _given_sequence(outcome))
+            given = _given_sequence(outcome)
+            self.newest = max(self.newest, given)
+            if running.succeeded and running.method == "wallet.push":
+                self._told = max(self._told, given)  # It need not be told of its own.
         batch = running.batch
         if batch is None:
             self._emit(Answered(running.method, told, payload))

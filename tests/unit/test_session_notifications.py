@@ -327,3 +327,31 @@ def test_what_a_twin_applied_while_a_resume_was_loaded_is_not_forgotten(world: W
     assert phone.notifications[-1][1]["online"] is False
     assert phone.notifications[-1][1]["appliedSequence"] == 1
     assert world.store.accounts[EMAIL].devices["laptop"].record.applied_sequence == 1
+
+
+# What the hub asks.
+
+
+def test_a_session_knows_what_it_was_told_what_waits_to_be_told_and_what_it_pushed(
+    world: World,
+) -> None:
+    phone, laptop = world.log_in("phone"), world.log_in("laptop")
+    assert (phone.known_sequence, laptop.known_sequence) == (0, 0)
+    laptop.congested = True
+    phone.push(1)
+    world.settle()
+    assert (phone.known_sequence, laptop.known_sequence) == (1, 1)
+    phone.ask("wallet.get")
+    laptop.ask("wallet.push", sequence=2, encryptedWallet="mine", hmac="h", receipt=True)
+    assert (phone.known_sequence, laptop.known_sequence) == (2, 2)
+    assert world.log_in("tablet").known_sequence == 2
+
+
+def test_what_a_get_gave_was_not_told(world: World) -> None:
+    phone, laptop = world.log_in("phone"), world.log_in("laptop")
+    phone.push(1)
+    push = world.take(PushState).perform()
+    laptop.ask("wallet.get")
+    assert laptop.known_sequence == 0
+    push.answer()
+    assert laptop.sequences == [1]

@@ -611,6 +611,10 @@ class Peer:
         self.session.device = device
 
     @property
+    def known_sequence(self) -> int:
+        return self.session.known_sequence
+
+    @property
     def presence(self) -> bool:
         return self.session.presence
 

@@ -28,6 +28,7 @@ from wsserver.operations import (
     CreateAccount,
     EndSession,
     FindAllowed,
+    FindMoved,
     FindNewestNotice,
     FindToken,
     FinishReset,
@@ -52,7 +53,7 @@ from wsserver.operations import (
     StartRegistration,
     StartReset,
 )
-from wsserver.store import accounts, devices, notices, registrations, wallets
+from wsserver.store import accounts, devices, moved, notices, registrations, wallets
 from wsserver.store.checkpoints import CHECKPOINT_BYTES, Checkpointer
 from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.databases import (
@@ -99,6 +100,7 @@ _SINGLE: dict[type[Operation[Any]], Callable[[Connection, Context, Any], Any]] =
     ActivateRegistration: registrations.activate_registration,
     StartReset: registrations.start_reset,
     FinishReset: registrations.finish_reset,
+    FindMoved: moved.find_moved,
     FindNewestNotice: notices.find_newest_notice,
     LoadNotices: notices.load_notices,
     ProbeWrite: _probe_write,
