@@ -87,6 +87,12 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "sqlite:///wallet-sync.db", description="SQLAlchemy URL of the database."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve, one a core; more than one need PostgreSQL.",
+    )
     verification: Literal["open", "allowlist", "email"] = Field(
         "allowlist",
         description="Who may register: open (everyone; for development), allowlist, or email.",
@@ -368,6 +374,23 @@ def find_conflicts(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
             frozenset({"tls_cert", "tls_key"}),
             "WSSERVER_TLS_CERT and WSSERVER_TLS_KEY go together",
         )
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        yield (
+            frozenset({"workers", "database_url"}),
+            f"WSSERVER_WORKERS is {settings.workers}, and one process serves a SQLite file; more "
+            "than one need a PostgreSQL database (WSSERVER_DATABASE_URL)",
+        )
+    if settings.workers > 1 and is_without_bus(settings):
+        yield (
+            frozenset({"workers", "bus_url"}),
+            f"WSSERVER_WORKERS is {settings.workers}, and WSSERVER_BUS_URL is none: without a bus, "
+            "a device would not hear of what is pushed at another worker",
+        )
+
+
+def is_without_bus(settings: Settings) -> bool:
+    """Whether the bus is turned off."""
+    return settings.bus_url is not None and settings.bus_url.get_secret_value() == "none"
 
 
 def suggest(name: str, known: Collection[str]) -> str:

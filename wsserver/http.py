@@ -56,7 +56,7 @@ class AdminPages:
         self,
         *,
         probe: Callable[[], Awaitable[str | None]],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         snapshot: Callable[[], Awaitable[Snapshot]],
     ) -> None:
         self._probe = probe
@@ -78,7 +78,7 @@ class AdminPages:
             case "/readyz":
                 return self._answer_readyz()
             case "/metrics":
-                return build_response(200, self._metrics(), content_type=CONTENT_TYPE_LATEST)
+                return self._answer_metrics()
             case _:
                 return build_response(404, "Not found. Try /, /healthz, /readyz or /metrics.\n")
 
@@ -90,6 +90,9 @@ class AdminPages:
 
     async def _answer_snapshot(self) -> Response:
         return _json(200, await self._snapshot())
+
+    async def _answer_metrics(self) -> Response:
+        return build_response(200, await self._metrics(), content_type=CONTENT_TYPE_LATEST)
 
     async def _answer_readyz(self) -> Response:
         reason = await self._probe()

@@ -43,6 +43,7 @@ from wsserver.readings import Instruments, find_file
 from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
 from wsserver.status.board import Board, measure_lag
+from wsserver.status.snapshot import Snapshot
 from wsserver.store.sql import SqlStore
 from wsserver.systemd import Overseer, Sockets, Systemd
 from wsserver.tls import Certificate, CertificateError
@@ -63,6 +64,10 @@ RECONNECTS_PER_S: Final = 1000
 """How fast a restarted server wants its clients back: what ``retryAfterMs`` is spread over."""
 GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
+SETTLE_TIMEOUT_S: Final = 1.0
+"""How long a stop waits for those to ask who have connected, and not asked yet..."""
+SETTLE_SHARE: Final = 0.2
+"""...and how much of the drain time at most."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
@@ -186,7 +191,7 @@ class Server:
             is_draining=lambda: self._draining,
         )
         self._exposition = Exposition(self._metrics, self._instruments.read)
-        self._board = Board(self._metrics, self._instruments, self._probe)
+        self._board = Board(self._metrics, self._instruments, self.probe)
         self._records.attach()
         try:
             if transport is not None:
@@ -283,6 +288,10 @@ class Server:
         self._public.stop_accepting()
         if self._gateway is not None:
             self._gateway.stop_accepting()
+        # They came while the port was open: each is in before it is told to come back.
+        await self._public.settle(
+            min(SETTLE_TIMEOUT_S, SETTLE_SHARE * self._settings.drain_timeout_s)
+        )
         spread_ms = 1000 + 1000 * self._count_connections() // RECONNECTS_PER_S
         self._engine.drain(lambda: random.randrange(spread_ms // 4, spread_ms))  # noqa: S311
         with contextlib.suppress(TimeoutError):
@@ -303,6 +312,23 @@ class Server:
             self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
         self._records.detach()
+
+    async def probe(self) -> str | None:
+        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
+        if self._draining:
+            return "the server is stopping"
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_store())
+            self._probing.add_done_callback(self._forget_probe)
+        return await asyncio.shield(self._probing)
+
+    async def expose_figures(self) -> bytes:
+        """The figures in Prometheus' text format."""
+        return self._exposition.expose()
+
+    async def take_snapshot(self) -> Snapshot:
+        """How the server is, as it is shown, and added up where there are several."""
+        return await self._board.snapshot()
 
     # Parts of it.
 
@@ -328,7 +354,7 @@ class Server:
 
     async def _start_admin(self, limits: TransportLimits) -> None:
         pages = AdminPages(
-            probe=self._probe, metrics=self._exposition.expose, snapshot=self._board.snapshot
+            probe=self.probe, metrics=self.expose_figures, snapshot=self.take_snapshot
         )
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
@@ -376,15 +402,6 @@ class Server:
 
     def _count_gateway(self) -> int:
         return 0 if self._gateway is None else self._gateway.connections
-
-    async def _probe(self) -> str | None:
-        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
-        if self._draining:
-            return "the server is stopping"
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probe_store())
-            self._probing.add_done_callback(self._forget_probe)
-        return await asyncio.shield(self._probing)
 
     def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
         self._probing = None

@@ -327,13 +327,15 @@ class Inside:
             await asyncio.sleep(0)
             return None
 
+        async def expose() -> bytes:
+            await asyncio.sleep(0)
+            return b""
+
         async def snapshot() -> Snapshot:
             await asyncio.sleep(0)
             return make_snapshot()
 
-        return self.listen(
-            None, AdminPages(probe=probe, metrics=lambda: b"", snapshot=snapshot).answer
-        )
+        return self.listen(None, AdminPages(probe=probe, metrics=expose, snapshot=snapshot).answer)
 
     def listen_echo(self) -> tuple[Listener, list[Echo]]:
         """A port with an echo behind it, and what is mounted there."""

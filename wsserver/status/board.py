@@ -21,9 +21,9 @@ from wsserver.readings import Instruments, Reading
 from wsserver.status.snapshot import (
     SAMPLE_INTERVAL_S,
     SAMPLES_MAX,
-    Failure,
     Sample,
     Snapshot,
+    tell_failures,
 )
 
 LAG_INTERVAL_S: Final = 0.5
@@ -119,10 +119,7 @@ class Board:
             database_bytes=dict(reading.database_bytes),
             disk_free_bytes=reading.disk_free_bytes,
             samples=list(self._samples),
-            failures=[
-                Failure(at=record.at_s, level=record.level, text=record.text)
-                for record in self._instruments.records.newest
-            ],
+            failures=tell_failures(self._instruments.records.newest),
         )
 
     def _count(self) -> Counted:

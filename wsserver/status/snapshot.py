@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypedDict
 
 from wsserver.metrics import LAG_BUCKETS_S, PUSH_BUCKETS_S
+from wsserver.recent import Record
 
 SAMPLE_INTERVAL_S: Final = 2
 SAMPLES_MAX: Final = 150
@@ -105,11 +106,18 @@ def add_up(snapshots: Sequence[Snapshot]) -> Snapshot:
         database_bytes=max((each["database_bytes"] for each in snapshots), key=len),
         disk_free_bytes=min(free, default=None),
         samples=[_add_samples(by_second[at]) for at in sorted(by_second)][-SAMPLES_MAX:],
-        failures=sorted(
-            (failure for each in snapshots for failure in each["failures"]),
-            key=lambda failure: -failure["at"],
-        )[:FAILURES_MAX],
+        failures=_newest(failure for each in snapshots for failure in each["failures"]),
     )
+
+
+def tell_failures(records: Iterable[Record]) -> list[Failure]:
+    """Records of the log as a snapshot has them."""
+    return [Failure(at=each.at_s, level=each.level, text=each.text) for each in records]
+
+
+def merge_failures(failures: Iterable[Failure], records: Iterable[Record]) -> list[Failure]:
+    """Those of a sum, and those of who adds up."""
+    return _newest((*failures, *tell_failures(records)))
 
 
 def describe(snapshot: Snapshot, *, since: int = 0) -> dict[str, Any]:
@@ -214,6 +222,10 @@ def _add_samples(samples: Sequence[Sample]) -> Sample:
 
 def _add_counts(counts: Iterable[Sequence[int]]) -> list[int]:
     return [sum(column) for column in zip(*counts, strict=True)]
+
+
+def _newest(failures: Iterable[Failure]) -> list[Failure]:
+    return sorted(failures, key=lambda failure: -failure["at"])[:FAILURES_MAX]
 
 
 def _add_by_name(figures: Iterable[dict[str, int]]) -> dict[str, int]:
