@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from tests.e2e.serving import Served, fetch, fetch_json, open_database
-from wsserver.status.snapshot import add_up, describe
+from wsserver.status.snapshot import SAMPLE_INTERVAL_S, add_up, describe
 
 EMAIL = "joe@example.com"
 WAIT_S = 30
@@ -62,10 +62,16 @@ async def test_a_snapshot_is_what_is_added_up(served: Served) -> None:
     assert shown["connectionsMax"] == 2 * snapshot["connections_max"]
 
 
-async def test_samples_are_taken_by_themselves(served: Served) -> None:
+async def test_samples_are_taken_by_themselves_one_a_second_of_theirs(served: Served) -> None:
+    points: list[Any] = []
     async with asyncio.timeout(WAIT_S):
-        while not (await fetch_json(f"{served.admin_url}/status.json"))[1]["points"]:
+        while len(points) < 3:
             await asyncio.sleep(0.1)
+            points = (await fetch_json(f"{served.admin_url}/status.json"))[1]["points"]
+
+    seconds = [point["at"] for point in points]
+    assert all(second % SAMPLE_INTERVAL_S == 0 for second in seconds)
+    assert sorted(set(seconds)) == seconds
 
 
 async def test_why_a_server_is_not_ready_is_told_with_what_has_failed(served: Served) -> None:

@@ -69,7 +69,9 @@ class Board:
     async def keep(self) -> None:
         """Take samples until it is cancelled, at the same seconds in every process."""
         while True:
-            await asyncio.sleep(SAMPLE_INTERVAL_S - time.time() % SAMPLE_INTERVAL_S)
+            now_s = time.time()
+            # From the nearest on: a timer may come a moment early.
+            await asyncio.sleep(_find_second(now_s) + SAMPLE_INTERVAL_S - now_s)
             self.take_sample()
 
     def take_sample(self) -> None:
@@ -79,7 +81,7 @@ class Board:
         reading = self._instruments.read()
         self._samples.append(
             Sample(
-                at=round(time.time() / SAMPLE_INTERVAL_S) * SAMPLE_INTERVAL_S,
+                at=_find_second(time.time()),
                 seconds=max(0.001, now.at_s - before.at_s),
                 sessions=self._metrics.sessions.value,
                 connections=sum(reading.connections.values()),
@@ -176,6 +178,11 @@ def measure_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _find_second(now_s: float) -> int:
+    """The nearest of the seconds at which samples are taken."""
+    return round(now_s / SAMPLE_INTERVAL_S) * SAMPLE_INTERVAL_S
 
 
 def _subtract(later: list[int], earlier: list[int]) -> list[int]:
