@@ -220,7 +220,7 @@ class Supervisor:
 
     async def _roll(self) -> None:
         self._systemd.tell_reloading()
-        logger.info("every worker is replaced by a new one")
+        logger.info("every worker is about to be replaced")
         for number in self._starting:
             async with self._starting[number]:
                 try:
@@ -228,6 +228,8 @@ class Supervisor:
                 except WorkerFailed as error:
                     logger.error("%s; those that serve go on", error)
                     break
+        else:
+            logger.info("every worker is new")
         self._systemd.tell_ready(self._describe())
 
     def _take_rolled(self, rolled: asyncio.Task[None]) -> None:
