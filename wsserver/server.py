@@ -136,6 +136,7 @@ class Server:
             history_depth=settings.history_depth,
             token_lifetime_s=settings.token_lifetime_s,
             answer=self._take_answer,
+            lanes=settings.database_lanes,
             observe_batch=self._metrics.observe_batch,
             observe_checkpoint=self._metrics.checkpoint_seconds.observe,
             count_fault=self._metrics.count_database_error,
