@@ -3,8 +3,8 @@
     python -m benchmarks.workers [--accounts 100] [--seconds 3] [--rounds 3]
 
 By turns, in a closed loop, on one database of a PostgreSQL of the tests' that waits for the disk.
-Alone: each account has one device, which pushes. Heard: a second device of each account, on the other
-node where there is one, is told of each push. What counts is the processor time that a push
+Alone: each account has one device, which pushes. Heard: a second device of each account, on the
+other node where there is one, is told of each push. What counts is the processor time that a push
 costs, in the server and in PostgreSQL: the wall clock is shared with the load and the database.
 """
 
@@ -35,7 +35,7 @@ HEARD_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Plan:
-    """``accounts`` push ``kib`` KiB for so many seconds, ``rounds`` times on each kind of server."""
+    """``accounts`` push ``kib`` KiB for so many seconds, ``rounds`` times on each of them."""
 
     accounts: int = 100
     kib: int = 2
@@ -118,7 +118,9 @@ async def measure_one(
     database_s = read_family_cpu_s(database) - before_s
     for pusher, listener in zip(pushers, listeners, strict=False):
         deadline_s = time.monotonic() + HEARD_TIMEOUT_S
-        while listener.told < pusher.sequence and time.monotonic() < deadline_s:
+        while (  # noqa: ASYNC110  # looking is cheap
+            listener.told < pusher.sequence and time.monotonic() < deadline_s
+        ):
             await asyncio.sleep(0.01)
         if listener.told < pusher.sequence:
             bench.faults["not heard"] += 1

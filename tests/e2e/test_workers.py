@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ from tests.e2e.serving import ServerProcess, fetch, fetch_json, find_free_port
 if TYPE_CHECKING:
     from tests.servers.postgresql import PostgreSQL
 
+# A start is four processes, one after the other.
+START_S = 4 * WAIT_S
+pytestmark = pytest.mark.timeout(400)
 CONNECTIONS = 12
 PUSHERS = 4
 
@@ -56,7 +60,18 @@ async def fetch_sessions(server: ServerProcess) -> dict[str, float]:
     }
 
 
-async def open_sessions(server: ServerProcess, token: str) -> list[RawClient]:
+@pytest.fixture
+async def opened() -> AsyncIterator[list[RawClient]]:
+    """Connections that end with the test."""
+    clients: list[RawClient] = []
+    yield clients
+    for client in clients:
+        await client.close()
+
+
+async def open_sessions(
+    server: ServerProcess, token: str, opened: list[RawClient]
+) -> list[RawClient]:
     """Sessions of one account, on both workers."""
     clients: list[RawClient] = []
     async with asyncio.timeout(WAIT_S):
@@ -64,17 +79,18 @@ async def open_sessions(server: ServerProcess, token: str) -> list[RawClient]:
             client = RawClient(await open_socket(server.url))
             await client.call("session.resume", token=token)
             clients.append(client)
+            opened.append(client)
     return clients
 
 
 async def test_all_devices_hear_of_a_push_and_a_killed_worker_loses_nothing(
-    workers: ServerProcess,
+    workers: ServerProcess, opened: list[RawClient]
 ) -> None:
-    await workers.start()
+    await workers.start(START_S)
     async with open_client(workers.url) as client:
         await client.register("joe@example.com")
         token = (await client.login("joe@example.com"))["token"]
-    clients = await open_sessions(workers, token)
+    clients = await open_sessions(workers, token, opened)
 
     await clients[0].push(1)
     for client in clients[1:]:
@@ -91,12 +107,11 @@ async def test_all_devices_hear_of_a_push_and_a_killed_worker_loses_nothing(
     await left[0].push(2)
     for client in left[1:]:
         await client.hear_sequence(2)
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(START_S):
         while len(find_pids(workers, 1)) < 2:
             await asyncio.sleep(0.01)
-    for client in await open_sessions(workers, token):
-        assert (await client.call("wallet.get"))["wallet"]["sequence"] == 2
-        await client.close()
+    for client in await open_sessions(workers, token, opened):
+        assert (await client.call("wallet.get"))["sequence"] == 2
     status, _ = await fetch_json(f"http://127.0.0.1:{workers.settings['admin_port']}/readyz")
     assert status == 200
 
@@ -130,7 +145,7 @@ async def push_on(server: ServerProcess, email: str, stopping: asyncio.Event) ->
 async def test_workers_are_replaced_under_load_and_nobody_is_refused(
     workers: ServerProcess,
 ) -> None:
-    await workers.start()
+    await workers.start(START_S)
     stopping = asyncio.Event()
     pushing = [
         asyncio.create_task(push_on(workers, f"joe{number}@example.com", stopping))
@@ -139,7 +154,7 @@ async def test_workers_are_replaced_under_load_and_nobody_is_refused(
     first = [*find_pids(workers, 1), *find_pids(workers, 2)]
 
     workers.signal(signal.SIGHUP)
-    await workers.wait_for_log("every worker is new")
+    await workers.wait_for_log("every worker is new", START_S)
     stopping.set()
     assert min(await asyncio.gather(*pushing)) > 0
 
@@ -159,13 +174,13 @@ async def test_workers_end_with_a_supervisor_that_is_killed_and_renew_a_certific
     authority = Authority(tmp_path)
     files = authority.issue("server")
     workers.settings |= {"tls_cert": files.chain, "tls_key": files.key}
-    await workers.start()
+    await workers.start(START_S)
     context = ssl.create_default_context(cafile=str(authority.path))
     async with open_client(workers.url, ssl=context) as client:
         before = shown_serial_number(client)
     authority.issue("server")
     workers.signal(signal.SIGHUP)
-    await workers.wait_for_log("every worker is new")
+    await workers.wait_for_log("every worker is new", START_S)
     async with open_client(workers.url, ssl=context) as client:
         assert shown_serial_number(client) != before
 
