@@ -99,7 +99,7 @@ async def test_all_devices_hear_of_a_push_and_a_killed_worker_loses_nothing(
     [pid] = find_pids(workers, 1)
     os.kill(pid, signal.SIGKILL)
     await workers.wait_for_log("worker 1 was ended by SIGKILL; a new one follows")
-    left = []
+    left: list[RawClient] = []
     async with asyncio.timeout(WAIT_S):
         while len(left) in (0, len(clients)):
             left = [client for client in clients if not client._reading.done()]
