@@ -26,7 +26,7 @@ from wsserver.passwords import DIGEST_BYTES, SALT_BYTES, hash_password
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.tables import accounts, devices, versions
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 120
 ACCOUNTS_AT_ONCE = 5000
 """Made in one transaction."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
