@@ -33,6 +33,7 @@ READY_KEPT_S: Final = 5.0
 FAILED: Final = frozenset({"unavailable", "-32603"})
 """Outcomes of calls that are the server's failure."""
 WRITING_LANE: Final = "writing lane"
+"""How the names of lanes begin that write."""
 
 
 class Counted(NamedTuple):
@@ -126,15 +127,19 @@ class Board:
 
     def _count(self) -> Counted:
         metrics = self._metrics
-        batches = metrics.batch_operations.get(WRITING_LANE)
+        written = [
+            batches
+            for lane, batches in metrics.batch_operations.copy().items()
+            if lane.startswith(WRITING_LANE)
+        ]
         return Counted(
             at_s=time.monotonic(),
             cpu_seconds=time.process_time(),
             calls=sum(metrics.calls.values()),
             failed_calls=self._count_failed_calls(),
             notifications=sum(metrics.notifications.values()),
-            batches=0 if batches is None else sum(batches.counts),
-            operations=0 if batches is None else int(batches.total),
+            batches=sum(sum(batches.counts) for batches in written),
+            operations=sum(int(batches.total) for batches in written),
             pushes=metrics.push_seconds.counts,
             lags=metrics.loop_lag_seconds.counts,
         )
