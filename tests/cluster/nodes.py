@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -14,6 +15,8 @@ from tests.e2e.serving import ServerProcess
 from tests.servers.nats import Nats
 from tests.servers.postgresql import PostgreSQL
 
+START_S = 120.0
+"""How long a node may take to start: long, for the machine may be busy with others."""
 CUT_OFF_S = 3.0
 """How long a bus is cut off: longer than it takes a transport to give its connection up."""
 
@@ -28,6 +31,7 @@ class Nodes:
         self.nats = Nats() if bus == "nats" else None
         self.processes: list[ServerProcess] = []
         self.settings: dict[str, Any] = {}
+        self._down: set[ServerProcess] = set()
         self._folders = [folder / f"node-{number}" for number in range(1, count + 1)]
 
     @contextlib.asynccontextmanager
@@ -53,16 +57,17 @@ class Nodes:
 
     async def start(self) -> None:
         """Start all nodes; returns once they listen."""
-        await asyncio.gather(*(process.start() for process in self.processes))
+        await asyncio.gather(*(process.start(START_S) for process in self.processes))
 
     @property
     def live(self) -> list[ServerProcess]:
-        return [process for process in self.processes if process.exit_code is None]
+        """Those that serve."""
+        return [process for process in self.processes if process not in self._down]
 
     @property
     def url(self) -> str:
         """Of one of them that lives, as a load balancer gives it."""
-        return self.chance.choice(self.live or self.processes).url
+        return self.chance.choice(self.live).url
 
     @property
     def log(self) -> str:
@@ -72,18 +77,20 @@ class Nodes:
 
     async def kill_node(self) -> None:
         """A node dies at whatever it is at, and is started again."""
-        process = self.chance.choice(self.processes)
-        process.signal(signal.SIGKILL)
-        await process.wait()
-        await asyncio.sleep(self.chance.random())
-        await process.start()
+        await self._end_node(signal.SIGKILL)
 
     async def stop_node(self) -> None:
         """A node is drained, and started again."""
+        await self._end_node(signal.SIGTERM)
+
+    async def _end_node(self, number: signal.Signals) -> None:
         process = self.chance.choice(self.processes)
-        process.signal(signal.SIGTERM)
+        self._down.add(process)
+        process.signal(number)
         await process.wait()
-        await process.start()
+        await asyncio.sleep(self.chance.random())
+        await process.start(START_S)
+        self._down.discard(process)
 
     async def restart_postgresql(self) -> None:
         await asyncio.to_thread(self.postgresql.restart)
@@ -119,16 +126,10 @@ class Nodes:
             ]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                signal_process(pid, signal.SIGSTOP)
+                os.kill(pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(CUT_OFF_S)
         finally:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
-                    signal_process(pid, signal.SIGCONT)
-
-
-def signal_process(pid: int, number: signal.Signals) -> None:
-    import os
-
-    os.kill(pid, number)
+                    os.kill(pid, signal.SIGCONT)

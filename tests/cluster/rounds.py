@@ -14,7 +14,7 @@ from tests.cluster.load import SpreadLoad
 from tests.cluster.nodes import Nodes
 from tests.cluster.revoking import Revocations
 
-ACCOUNTS, DEVICES_EACH = 20, 3
+DEVICES_EACH = 3
 VICTIM_ACCOUNTS, VICTIM_DEVICES = 30, 60
 
 
@@ -33,7 +33,8 @@ async def run_rounds(
     seconds: float,
     faults: list[str],
     tell: Callable[[str], None] = print,
-    pause_s: float = 0.3,
+    accounts: int = 20,
+    pause_s: float = 1.0,
 ) -> Figures:
     """The faults, spread over the time; gives the figures. Raises AssertionError if one is wrong.
 
@@ -41,13 +42,13 @@ async def run_rounds(
     """
     done: Counter[str] = Counter()
     async with Nodes(folder, bus=bus).standing() as nodes:
-        load = SpreadLoad(nodes, accounts=ACCOUNTS, devices=DEVICES_EACH, pause_s=pause_s)
+        load = SpreadLoad(nodes, accounts=accounts, devices=DEVICES_EACH, pause_s=pause_s)
         load.fails_loudly = True
         await load.provision()
         url = nodes.settings["database_url"]
         await asyncio.to_thread(provision, url, VICTIM_ACCOUNTS, devices_each=VICTIM_DEVICES)
         await nodes.start()
-        victims = range(ACCOUNTS + 1, ACCOUNTS + VICTIM_ACCOUNTS + 1)
+        victims = range(accounts + 1, accounts + VICTIM_ACCOUNTS + 1)
         revocations = Revocations(nodes, victims, VICTIM_DEVICES)
         load.start()
         await load.served()
