@@ -85,7 +85,22 @@ class Settings(BaseSettings):
         "off. Needs the extra lbry.",
     )
     database_url: str = Field(
-        "sqlite:///wallet-sync.db", description="SQLAlchemy URL of the database."
+        "sqlite:///wallet-sync.db",
+        description="SQLAlchemy URL of the database: sqlite:///FILE, or "
+        "postgresql://USER:PASSWORD@HOST/DATABASE, which needs the extra postgresql.",
+    )
+    database_lanes: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Connections that write to PostgreSQL at once, besides two that read; SQLite "
+        "has one.",
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve, one a core; more than one need PostgreSQL.",
     )
     verification: Literal["open", "allowlist", "email"] = Field(
         "allowlist",
@@ -368,6 +383,23 @@ def find_conflicts(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
             frozenset({"tls_cert", "tls_key"}),
             "WSSERVER_TLS_CERT and WSSERVER_TLS_KEY go together",
         )
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        yield (
+            frozenset({"workers", "database_url"}),
+            f"WSSERVER_WORKERS is {settings.workers}, and one process serves a SQLite file; more "
+            "than one need a PostgreSQL database (WSSERVER_DATABASE_URL)",
+        )
+    if settings.workers > 1 and is_without_bus(settings):
+        yield (
+            frozenset({"workers", "bus_url"}),
+            f"WSSERVER_WORKERS is {settings.workers}, and WSSERVER_BUS_URL is none: without a bus, "
+            "a device would not hear of what is pushed at another worker",
+        )
+
+
+def is_without_bus(settings: Settings) -> bool:
+    """Whether the bus is turned off."""
+    return settings.bus_url is not None and settings.bus_url.get_secret_value() == "none"
 
 
 def suggest(name: str, known: Collection[str]) -> str:

@@ -7,7 +7,7 @@ import logging
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -35,6 +35,13 @@ def setting_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...,
         return command
 
     return decorate
+
+
+def describe_flags(flags: Mapping[str, Any]) -> list[str]:
+    """The flags that are not None, as they are given to a command."""
+    return [
+        f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None
+    ]
 
 
 def _setting_option(

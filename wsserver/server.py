@@ -62,6 +62,10 @@ RECONNECTS_PER_S: Final = 1000
 """How fast a restarted server wants its clients back: what ``retryAfterMs`` is spread over."""
 GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
+SETTLE_TIMEOUT_S: Final = 1.0
+"""How long a stop waits for those to ask who have connected, and not asked yet..."""
+SETTLE_SHARE: Final = 0.2
+"""...and how much of the drain time at most."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
 LAG_INTERVAL_S: Final = 0.5
@@ -132,11 +136,14 @@ class Server:
             history_depth=settings.history_depth,
             token_lifetime_s=settings.token_lifetime_s,
             answer=self._take_answer,
+            lanes=settings.database_lanes,
             observe_batch=self._metrics.observe_batch,
             observe_checkpoint=self._metrics.checkpoint_seconds.observe,
             count_fault=self._metrics.count_database_error,
         )
-        installed = await self._store.open(exclusive=transport is None)
+        installed = await self._store.open(
+            exclusive=transport is None, shared=transport is not None
+        )
         # A figure that begins with its first failure can't be seen to rise.
         self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
@@ -282,6 +289,10 @@ class Server:
         self._public.stop_accepting()
         if self._gateway is not None:
             self._gateway.stop_accepting()
+        # They came while the port was open: each is in before it is told to come back.
+        await self._public.settle(
+            min(SETTLE_TIMEOUT_S, SETTLE_SHARE * self._settings.drain_timeout_s)
+        )
         spread_ms = 1000 + 1000 * self._count_connections() // RECONNECTS_PER_S
         self._engine.drain(lambda: random.randrange(spread_ms // 4, spread_ms))  # noqa: S311
         with contextlib.suppress(TimeoutError):
@@ -302,6 +313,19 @@ class Server:
             self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
         self._records.detach()
+
+    async def probe(self) -> str | None:
+        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
+        if self._draining:
+            return "the server is stopping"
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_store())
+            self._probing.add_done_callback(self._forget_probe)
+        return await asyncio.shield(self._probing)
+
+    async def expose_figures(self) -> bytes:
+        """The figures in Prometheus' text format."""
+        return self._exposition.expose()
 
     # Parts of it.
 
@@ -326,7 +350,7 @@ class Server:
             await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._exposition.expose)
+        pages = AdminPages(probe=self.probe, metrics=self.expose_figures)
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -373,15 +397,6 @@ class Server:
 
     def _count_gateway(self) -> int:
         return 0 if self._gateway is None else self._gateway.connections
-
-    async def _probe(self) -> str | None:
-        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
-        if self._draining:
-            return "the server is stopping"
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probe_store())
-            self._probing.add_done_callback(self._forget_probe)
-        return await asyncio.shield(self._probing)
 
     def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
         self._probing = None

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import logging
@@ -44,6 +45,7 @@ __all__ = [
     "Respond",
     "Response",
     "TransportLimits",
+    "bind",
     "build_response",
 ]
 
@@ -155,7 +157,7 @@ class Listener:
             OSError: the address is taken or not ours.
         """
         self.loop = asyncio.get_running_loop()
-        listening = list(sockets) or await _bind(host, port)
+        listening = list(sockets) or await bind(host, port)
         port = listening[0].getsockname()[1]
         for bound in listening:
             if ssl is None:
@@ -179,6 +181,14 @@ class Listener:
             server.close()
         for accepting in self._accepting:
             accepting.cancel()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Returns once whoever has connected has asked, and been answered; or when time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._openings:
+                    self._gone.clear()
+                    await self._gone.wait()
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Closes every connection that is left (1001), and drops it after `timeout_s`.
@@ -246,7 +256,7 @@ class Listener:
             self._open.discard(peer)
         elif isinstance(peer, Opening):
             self._openings.pop(peer, None)
-        if not self._open and not self._openings:
+        if not self._open or not self._openings:
             self._gone.set()
 
     def ask_soon(self, opening: Opening) -> None:
@@ -430,7 +440,7 @@ def _close_behind(listening: socket.socket, accepting: asyncio.Task[None]) -> No
     listening.close()
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
+async def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets bound to every address of a host, all to the same port."""
     loop = asyncio.get_running_loop()
     bound: list[socket.socket] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from wsserver.store.context import Installation
 from wsserver.store.errors import SchemaTooNew as SchemaTooNew
-from wsserver.store.errors import SchemaTooOld
+from wsserver.store.errors import SchemaTooOld, StoreError
 from wsserver.store.tables import installation, newest_sequence, versions
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -30,6 +31,11 @@ def migrate(connection: Connection) -> tuple[str | None, str]:
     if before != after:
         command.upgrade(config, "head")
     return before, after
+
+
+def is_migrated(connection: Connection) -> bool:
+    """Whether there is a schema of a server's, whichever."""
+    return MigrationContext.configure(connection).get_current_revision() is not None
 
 
 def check_schema(connection: Connection) -> None:
@@ -76,8 +82,17 @@ def _read_revisions(connection: Connection, config: Config) -> tuple[str | None,
     return before, after
 
 
-def install(connection: Connection, *, history_depth: int, now_ms: int) -> Installation:
-    """Make the installation's row at the first start; lay the ring out anew for another depth."""
+def install(
+    connection: Connection,
+    *,
+    history_depth: int,
+    now_ms: int,
+    refuse_beside_others: Callable[[], None] = lambda: None,
+) -> Installation:
+    """Make the installation's row at the first start; lay the ring out anew for another depth.
+
+    ``refuse_beside_others`` raises StoreError where others serve the database, with that depth.
+    """
     row = connection.execute(select(installation)).one_or_none()
     if row is None:
         made = Installation(secrets.token_bytes(32), history_depth)
@@ -88,6 +103,13 @@ def install(connection: Connection, *, history_depth: int, now_ms: int) -> Insta
         )
         return made
     if row.history_depth != history_depth:
+        try:
+            refuse_beside_others()
+        except StoreError as error:
+            raise StoreError(
+                f"{error}, with a history depth of {row.history_depth}; give this one the same "
+                "WSSERVER_HISTORY_DEPTH, or stop all of them to change it"
+            ) from None
         _lay_out(connection, row.history_depth, history_depth)
     return Installation(row.decoy_key, history_depth)
 
