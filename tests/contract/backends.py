@@ -222,11 +222,10 @@ async def open_sql(
     path: Path = Path(),
     history_depth: int = HISTORY_DEPTH,
     token_lifetime_s: int = TOKEN_LIFETIME_S,
-    clock: Clock | None = None,
     opening: Mapping[str, bool] = MappingProxyType({}),
     **options: Any,
 ) -> AsyncIterator[SqlBackend]:
-    clock = clock or Clock()
+    clock = Clock()
     answered: list[tuple[Operation[Any], Any]] = []
     batches: list[tuple[str, int]] = []
 
