@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.rawclient import PASSWORD, CallFailed, RawClient, open_socket
-from tests.e2e.serving import ServerProcess, fetch, find_free_port, run_command
+from tests.e2e.serving import ServerProcess, fetch, find_free_port
 from tests.faults.processes import linux_only
 from tests.servers.nats import Nats
 from tests.servers.postgresql import PostgreSQL
@@ -176,22 +176,23 @@ async def test_a_second_process_without_a_bus_is_refused(
     url = await asyncio.to_thread(postgresql.create_database)
     first = ServerProcess(tmp_path, database_url=url, bus_url="none")
     try:
-        await first.start()
-        for bus in ([], ["--bus-url=none"]):
-            second = await asyncio.to_thread(
-                run_command,
-                ["serve", "--port=0", "--admin-port=0", f"--database-url={url}", *bus],
-                tmp_path,
-            )
-            assert second.returncode == 1
-            assert "another server" in second.stderr
+        await first.start(START_S)
+        assert "another server" in await refuse(tmp_path / "second", database_url=url)
     finally:
         first.end()
 
 
 async def test_sqlite_takes_no_bus(tmp_path: Path) -> None:
-    refused = await asyncio.to_thread(
-        run_command, ["serve", "--port=0", "--bus-url=nats://127.0.0.1:1"], tmp_path
-    )
-    assert refused.returncode == 1
-    assert "needs no bus" in refused.stderr
+    assert "needs no bus" in await refuse(tmp_path / "first", bus_url="nats://127.0.0.1:1")
+
+
+async def refuse(folder: Path, **settings: str) -> str:
+    """What the log of a server says that does not start."""
+    folder.mkdir()
+    process = ServerProcess(folder, **settings)
+    process.launch()
+    try:
+        assert await process.wait(START_S) == 1
+    finally:
+        process.end()
+    return process.log

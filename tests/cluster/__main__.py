@@ -34,9 +34,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="wallet-sync-cluster-") as folder:
             figures = asyncio.run(run_rounds(Path(folder), bus=bus, seconds=seconds, faults=faults))
         print(figures.text, flush=True)
-        late = late or figures.converged_s > CONVERGES_S
+        late = late or figures.converged_s > CONVERGES_S or figures.late > 0
     if late:
-        sys.exit(f"some device took longer than {CONVERGES_S:g} s")
+        sys.exit("too late, on a machine that had nothing else to do")
 
 
 if __name__ == "__main__":

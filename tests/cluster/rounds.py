@@ -20,10 +20,14 @@ VICTIM_ACCOUNTS, VICTIM_DEVICES = 30, 60
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What came of it. ``converged_s``: from the end of the last fault."""
+    """What came of it. ``converged_s``: from the end of the last fault.
+
+    ``late``: sessions that ended more than a second after their revocation was answered.
+    """
 
     text: str
     converged_s: float
+    late: int
 
 
 async def run_rounds(
@@ -66,11 +70,10 @@ async def run_rounds(
         await revoking
         await load.stop()
         await load.check()
-    revocations.check()
     text = (
         f"bus: {bus}; {ran_s:.0f} s; {', '.join(f'{name} {n}' for name, n in done.items())}\n"
         f"{load.summary()}\n"
         f"every device knew the newest state {took_s:.2f} s after the last fault\n"
         f"{revocations.summary()}"
     )
-    return Figures(text, took_s)
+    return Figures(text, took_s, revocations.late)
