@@ -174,21 +174,23 @@ async def test_a_second_process_without_a_bus_is_refused(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     url = await asyncio.to_thread(postgresql.create_database)
-    first = ServerProcess(tmp_path, database_url=url, bus_url="none")
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    first = ServerProcess(folders[0], database_url=url, bus_url="none")
     try:
         await first.start(START_S)
-        assert "another server" in await refuse(tmp_path / "second", database_url=url)
+        assert "another server" in await refuse(folders[1], database_url=url)
     finally:
         first.end()
 
 
 async def test_sqlite_takes_no_bus(tmp_path: Path) -> None:
-    assert "needs no bus" in await refuse(tmp_path / "first", bus_url="nats://127.0.0.1:1")
+    assert "needs no bus" in await refuse(tmp_path, bus_url="nats://127.0.0.1:1")
 
 
 async def refuse(folder: Path, **settings: str) -> str:
     """What the log of a server says that does not start."""
-    folder.mkdir()
     process = ServerProcess(folder, **settings)
     process.launch()
     try:

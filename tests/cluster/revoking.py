@@ -72,7 +72,8 @@ class Revocations:
         slowest = ", ".join(f"{seconds:.2f}" for seconds in sorted(self.seconds)[-3:])
         return (
             f"{self.done:,} revocations ended {len(self.seconds):,} sessions at all nodes, "
-            f"{self.late:,} of them later than {LIMIT_S:g} s; the slowest {slowest} s after the answer"
+            f"{self.late:,} of them later than {LIMIT_S:g} s; the slowest {slowest} s after the "
+            "answer"
         )
 
 
