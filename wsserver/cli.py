@@ -17,6 +17,7 @@ from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.origins import find_unknown_variables, hide_passwords
 from wsserver.server import Server, describe_url
 from wsserver.starting import START_FAILURES, become_supervisor, explain, run_in_loop
+from wsserver.status.command import status
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
@@ -46,6 +47,7 @@ for command in (
     drill,
     epoch,
     restore,
+    status,
     take_over,
 ):
     main.add_command(command)
@@ -65,11 +67,11 @@ def serve(**flags: Any) -> None:
     for name, reason in find_unknown_variables():
         logbook.UNKNOWN_VARIABLE.log(name=name, reason=reason)
     _warn_of_open(settings)
-    if settings.workers > 1:
-        become_supervisor(flags)
     try:
+        if settings.workers > 1:
+            become_supervisor(settings, flags)
         server = Server(settings, sockets=take_sockets())
-    except SocketsWrong as error:
+    except (SocketsWrong, StoreError, SchemaTooNew) as error:
         fail(str(error))
     scheme = "ws" if settings.tls_cert is None else "wss"
 

@@ -373,8 +373,11 @@ WORKER_HANGS = Entry(
     "worker {worker} hangs, and is killed",
     "It has not said for long that it is well; a new one follows.",
 )
+WORKERS_REPLACING = Entry(
+    "worker.replacing", INFO, "every worker is about to be replaced", "On SIGHUP."
+)
 WORKERS_REPLACED = Entry(
-    "worker.replaced", INFO, "every worker is replaced by a new one", "On SIGHUP."
+    "worker.replaced", INFO, "every worker is new", "The rolling restart is over."
 )
 WORKERS_DRAINING = Entry(
     "worker.draining", INFO, "draining {count} workers", "A signal has ended the service."

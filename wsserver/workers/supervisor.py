@@ -7,15 +7,18 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import orjson
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from wsserver import logbook
 from wsserver.http import AdminPages
+from wsserver.recent import RecentRecords
+from wsserver.status.snapshot import Snapshot, add_up, merge_failures
 from wsserver.systemd import Sockets, Systemd
 from wsserver.transport import Listener, TransportLimits
 from wsserver.workers.control import Question
@@ -46,8 +49,7 @@ class Patience:
 class Supervisor:
     """So many workers on the same sockets. ``start`` it, then ``stop`` it; or ``run`` it.
 
-    ``command`` starts a worker; it is given its number and its descriptors as flags. ``migrate`` is
-    done once, before the first.
+    ``command`` starts a worker; it is given its number and its descriptors as flags.
     """
 
     def __init__(
@@ -57,7 +59,6 @@ class Supervisor:
         command: Sequence[str],
         sockets: Sockets,
         systemd: Systemd,
-        migrate: Callable[[], Awaitable[None]],
         patience: Patience | None = None,
     ) -> None:
         self.port = next(iter(sockets.get("wsserver", ()))).getsockname()[1]
@@ -66,7 +67,6 @@ class Supervisor:
         self._command = command
         self._sockets = sockets
         self._systemd = systemd
-        self._migrate = migrate
         self._patience = patience or Patience()
         self._serving: dict[int, WorkerProcess] = {}
         self._leaving: set[WorkerProcess] = set()
@@ -79,18 +79,21 @@ class Supervisor:
         self._admin: Listener | None = None
         self._totals = Totals()
         self._starts: Counter[int] = Counter()
+        self._records = RecentRecords()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
 
     async def start(self) -> None:
-        """Migrate, then start the workers; returns once all of them serve. Raises WorkerFailed."""
-        await self._migrate()
+        """Start the workers; returns once all of them serve. Raises WorkerFailed."""
+        self._records.attach()
         listening = self._sockets.get("admin", ())
         if listening:
             self._admin = Listener(
                 limits=TransportLimits(message_bytes_max=1024),
                 application=None,
-                respond=AdminPages(probe=self._probe, metrics=self._expose).answer,
+                respond=AdminPages(
+                    probe=self._probe, metrics=self._expose, snapshot=self._take_snapshot
+                ).answer,
             )
             self.admin_port = await self._admin.start(sockets=listening)
         starting = [asyncio.create_task(self._start_worker(number)) for number in self._starting]
@@ -156,6 +159,7 @@ class Supervisor:
         )
         if self._admin is not None:
             await self._admin.close(timeout_s=1)
+        self._records.detach()
 
     # Its workers.
 
@@ -218,7 +222,7 @@ class Supervisor:
 
     async def _roll(self) -> None:
         self._systemd.tell_reloading()
-        logbook.WORKERS_REPLACED.log()
+        logbook.WORKERS_REPLACING.log()
         for number in self._starting:
             async with self._starting[number]:
                 try:
@@ -226,6 +230,8 @@ class Supervisor:
                 except WorkerFailed as error:
                     logbook.WORKER_NOT_REPLACED.log(reason=str(error))
                     break
+        else:
+            logbook.WORKERS_REPLACED.log()
         self._systemd.tell_ready(self._describe())
 
     def _take_rolled(self, rolled: asyncio.Task[None]) -> None:
@@ -298,6 +304,27 @@ class Supervisor:
             | {str(worker.number): worker.figures for worker in self._serving.values()},
             [worker.figures for worker in self._leaving],
         )
+
+    async def _take_snapshot(self) -> Snapshot:
+        """The sum of the workers that answer; raises TimeoutError where none does."""
+        answered = await asyncio.gather(*map(self._fetch_snapshot, self._serving.values()))
+        snapshots = [snapshot for snapshot in answered if snapshot is not None]
+        if not snapshots:
+            raise TimeoutError("no worker answers")
+        added = add_up(snapshots)
+        reason = await self._probe()
+        # Half of them are enough; and who restarts them tells of it here.
+        added["unready"] = [] if reason is None else [reason]
+        added["failures"] = merge_failures(added["failures"], self._records.newest)
+        return added
+
+    async def _fetch_snapshot(self, worker: WorkerProcess) -> Snapshot | None:
+        try:
+            answer = await worker.ask(Question.SNAPSHOT, self._patience.answer_s)
+        except TimeoutError:
+            return None
+        snapshot: Snapshot | None = None if answer is None else orjson.loads(answer)
+        return snapshot
 
     async def _fetch_figures(self, worker: WorkerProcess) -> bool:
         try:
