@@ -17,9 +17,9 @@ logger: Final = logging.getLogger("wsserver")
 FIELDS: Final = {
     "account_id": "the account's number, as `wsserver account list` shows it; none: not logged in",
     "address": "what is listened on",
+    "bus": "what carries messages between nodes",
     "bytes_received": "bytes that came, frames and all, TLS aside",
     "bytes_sent": "bytes that were sent, likewise",
-    "bus": "what carries messages between nodes",
     "certificate": "the file with the certificate chain",
     "close_code": "what the connection was closed with; 1006: it broke off",
     "close_reason": "the server's reason; that of a peer is its own affair, and is left out",
