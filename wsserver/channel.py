@@ -24,6 +24,7 @@ from wsserver.effects import (
     RestartClock,
     Send,
     StopClock,
+    Superseded,
 )
 from wsserver.failures import report_failure
 from wsserver.operations import DeviceRecord, Published, PushState
@@ -166,6 +167,11 @@ class Channel:
         return self._session.token_hash
 
     @property
+    def known_sequence(self) -> int:
+        """The newest sequence that the session was told of, or is about to be."""
+        return self._session.known_sequence
+
+    @property
     def presence(self) -> bool:
         """Whether the session hears of the account's other devices."""
         return self._session.presence
@@ -231,6 +237,8 @@ class Channel:
                     connection.send(effect.payload)
                     if effect.notification is not None:
                         engine.metrics.count_notification(effect.notification)
+                case Superseded():
+                    engine.metrics.superseded[effect.notification] += 1
                 case Join():
                     engine.hub.join(effect.account_id, self)
                 case Leave():

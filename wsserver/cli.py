@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 from typing import Any
 
 import click
 
-from wsserver.commands import account, allowlist, back_up, epoch, restore, take_over
+from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
+from wsserver.database_commands import back_up, drill, epoch, restore, take_over
 from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
-from wsserver.server import ExtraMissing, Server, describe_url
+from wsserver.server import Server, describe_url
+from wsserver.starting import START_FAILURES, become_supervisor, explain, run_in_loop
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
 from wsserver.systemd import SocketsWrong, take_sockets
 from wsserver.throttle import RATE_EXAMPLE
-from wsserver.tls import CertificateError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,17 @@ def main() -> None:
     """Keeps end-to-end encrypted wallets in sync between the devices of an account."""
 
 
-for command in (account, allowlist, back_up, config, doctor, epoch, restore, take_over):
+for command in (
+    account,
+    allowlist,
+    back_up,
+    config,
+    doctor,
+    drill,
+    epoch,
+    restore,
+    take_over,
+):
     main.add_command(command)
 
 
@@ -54,6 +64,8 @@ def serve(**flags: Any) -> None:
     """
     settings = load_or_exit(flags)
     _warn_of_open(settings)
+    if settings.workers > 1:
+        become_supervisor(flags)
     try:
         server = Server(settings, sockets=take_sockets())
     except SocketsWrong as error:
@@ -78,17 +90,9 @@ def serve(**flags: Any) -> None:
         )
 
     try:
-        _run(server.run(tell_started))
-    except CertificateError as error:
-        fail(f"can't serve TLS: {error}")
-    except (ExtraMissing, StoreError, SchemaTooNew) as error:
-        fail(str(error))
-    except OSError as error:
-        where = describe_url(settings.host, settings.port, scheme=scheme)
-        others = f"admin port {settings.admin_port}"
-        if settings.lbry_port:
-            others += f", lbry port {settings.lbry_port}"
-        fail(f"can't listen on {where} ({others}): {error.strerror or error}")
+        run_in_loop(server.run(tell_started))
+    except START_FAILURES as error:
+        fail(explain(error, settings))
 
 
 @main.command()
@@ -131,15 +135,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _run(serving: Any) -> None:
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(serving)
-    else:
-        uvloop.run(serving)
 
 
 if __name__ == "__main__":

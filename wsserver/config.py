@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from wsschema.fields import Email, FieldError, lower_email
+from wsserver.bus.choosing import is_bus_url
 from wsserver.gate import GateLimits
 from wsserver.mail import parse_sender
 from wsserver.passwords import WAITING_MAX
@@ -85,6 +86,12 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "sqlite:///wallet-sync.db", description="SQLAlchemy URL of the database."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve, one a core; more than one need PostgreSQL.",
     )
     verification: Literal["open", "allowlist", "email"] = Field(
         "allowlist",
@@ -195,8 +202,18 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged."
     )
-    bus_url: str | None = Field(
-        None, description="Bus between nodes. Not available in this version."
+    bus_url: SecretStr | None = Field(
+        None,
+        description="Bus between the nodes of one database: postgresql://, nats:// or tls:// (with "
+        "commas between servers), or none: one process alone. Unless given, PostgreSQL itself.",
+    )
+    bus_credentials: Path | None = Field(
+        None, description="File with the credentials for a bus on NATS."
+    )
+    bus_authorities: Path | None = Field(
+        None,
+        description="PEM file with the authorities that a bus with tls:// is trusted by. Unless "
+        "given, the system's.",
     )
 
     @field_validator("allowlist")
@@ -249,12 +266,13 @@ class Settings(BaseSettings):
 
     @field_validator("bus_url")
     @classmethod
-    def _check_bus(cls, bus_url: str | None) -> str | None:
-        if bus_url:
+    def _check_bus(cls, bus_url: SecretStr | None) -> SecretStr | None:
+        if bus_url is not None and not is_bus_url(bus_url.get_secret_value()):
             raise ValueError(
-                "a bus between nodes is not available in this version: run one process per database"
+                "must be none, or a URL like nats://bus1:4222,nats://bus2:4222, tls://bus:4222 or "
+                "postgresql://HOST/DATABASE"
             )
-        return None
+        return bus_url
 
     @classmethod
     def settings_customise_sources(
@@ -356,6 +374,23 @@ def find_conflicts(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
             frozenset({"tls_cert", "tls_key"}),
             "WSSERVER_TLS_CERT and WSSERVER_TLS_KEY go together",
         )
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        yield (
+            frozenset({"workers", "database_url"}),
+            f"WSSERVER_WORKERS is {settings.workers}, and one process serves a SQLite file; more "
+            "than one need a PostgreSQL database (WSSERVER_DATABASE_URL)",
+        )
+    if settings.workers > 1 and is_without_bus(settings):
+        yield (
+            frozenset({"workers", "bus_url"}),
+            f"WSSERVER_WORKERS is {settings.workers}, and WSSERVER_BUS_URL is none: without a bus, "
+            "a device would not hear of what is pushed at another worker",
+        )
+
+
+def is_without_bus(settings: Settings) -> bool:
+    """Whether the bus is turned off."""
+    return settings.bus_url is not None and settings.bus_url.get_secret_value() == "none"
 
 
 def suggest(name: str, known: Collection[str]) -> str:

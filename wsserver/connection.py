@@ -220,6 +220,7 @@ class Connection(Peer):
         """Tells the application."""
         super().connection_lost(exc)
         self._outgoing = None
+        self._listener.tallies.count_close(self._core)
         if self._core is not None:
             # It and its parser refer to each other; and the wheel holds this object for a while.
             self._core.parser.close()
@@ -413,6 +414,7 @@ class Connection(Peer):
 
     def _look_after(self, now_s: float, *, lenient: bool) -> None:
         if not lenient and self._is_stalled(now_s):
+            self._listener.tallies.stalled += 1
             self.abort()
         elif not lenient and self._is_silent(now_s):
             self.close(CloseCode.INTERNAL_ERROR, "keepalive: no sign of life")

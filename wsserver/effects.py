@@ -51,6 +51,13 @@ class Notify:
 
 
 @frozen
+class Superseded:
+    """A notification of that method, which waited for a slow reader, gave way to a newer one."""
+
+    notification: str
+
+
+@frozen
 class Join:
     """Join the account's listeners."""
 
@@ -90,5 +97,15 @@ class Close:
 
 
 Effect = (
-    Perform | Answered | Send | Notify | Join | Leave | Opened | RestartClock | StopClock | Close
+    Perform
+    | Answered
+    | Send
+    | Notify
+    | Superseded
+    | Join
+    | Leave
+    | Opened
+    | RestartClock
+    | StopClock
+    | Close
 )

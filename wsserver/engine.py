@@ -23,6 +23,7 @@ from wsserver.hub import Hub, Listener
 from wsserver.metrics import Metrics
 from wsserver.operations import (
     CheckPassword,
+    Event,
     FindNewestNotice,
     FindOnline,
     FindToken,
@@ -84,6 +85,22 @@ class Passwords(Protocol):
         ...
 
 
+class Bus(Protocol):
+    """What tells the other nodes, and has this one look at what they tell: `wsserver.bus.node`."""
+
+    def publish(self, event: Event) -> None:
+        """It was committed here."""
+        ...
+
+    def look(self, account_id: int) -> None:
+        """A session of the account has opened."""
+        ...
+
+    def find_online(self, account_id: int, done: Done) -> None:
+        """The ids of the account's devices that are online at any node; ``done`` gets them."""
+        ...
+
+
 class Member(Listener, Protocol):
     """A connection that the server counts, and sends away when it stops: a `Channel` is one."""
 
@@ -124,6 +141,8 @@ class Engine:
         self.facts = facts
         self.metrics = metrics
         self.hub = Hub()
+        self.bus: Bus | None = None
+        """Where there are other nodes: set before anyone is connected."""
         self._send_letter = send_letter
         self._store = store
         self._passwords = passwords
@@ -178,6 +197,8 @@ class Engine:
                 self._loop.call_soon(done, self._lost[token_hash])
             case HashPassword() | CheckPassword():
                 self._passwords.submit(operation, done, is_wanted)
+            case FindOnline(account_id=account_id) if self.bus is not None:
+                self.bus.find_online(account_id, done)
             case FindOnline(account_id=account_id):
                 self._loop.call_soon(done, self.hub.find_online(account_id))
             case SendLetter():
@@ -193,6 +214,8 @@ class Engine:
         self._stop_counting(member)
         self._lost.pop(opened.token_hash, None)
         self.hub.announce(opened.account_id, member)
+        if self.bus is not None:
+            self.bus.look(opened.account_id)
         self._make_room(opened.account_id)
         self.note_use(opened, member.address)
 
@@ -266,8 +289,13 @@ class Engine:
         nobody loses the update.
         """
         if operation.writes:
+            # Notices every node reads by itself.
+            bus = None if type(operation) is LoadNotices else self.bus
             for event in events_of(operation, answer):
-                self.hub.publish(event)
+                if bus is None:
+                    self.hub.publish(event)
+                else:
+                    bus.publish(event)
         done(answer)
 
     # What the server calls.

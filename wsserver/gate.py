@@ -8,7 +8,7 @@ come back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from wsschema.errors import RateLimited
@@ -86,7 +86,10 @@ class Gate:
         if connections_max is not None:
             self._anonymous_max = min(limits.anonymous_max, max(1, connections_max // 2))
         self._anonymous: dict[str, int] = {}
-        self._anonymous_total = 0
+        self.anonymous = 0
+        """Connections that are counted: those that have not authenticated."""
+        self.refusals = {field.name: 0 for field in fields(limits)}
+        """How often each limit, by the name of its setting, was met."""
 
     # By connection.
 
@@ -101,12 +104,13 @@ class Gate:
         after_s = max(full_at_s, now_s) + self._messages_interval_s
         wait_s = after_s - self._messages_tolerance_s - now_s
         if wait_s > 0:
+            self.refusals["message_rate"] += 1
             return full_at_s, max(1, round(wait_s * 1000))
         return after_s, 0
 
     def has_too_many_refusals(self, refusals: int) -> bool:
         """Whether a connection with that many calls refused in a row is to be closed."""
-        return self._enabled and refusals >= self._limits.refusals_max
+        return self._note(self._enabled and refusals >= self._limits.refusals_max, "refusals_max")
 
     # By address, and by account and address.
 
@@ -119,7 +123,8 @@ class Gate:
             return
         now_s = self._clock()
         wait_ms = self._failures.find_wait_ms((address, account), now_s) if account else 0
-        _refuse(wait_ms or self._credential_calls.take(address, now_s))
+        self._refuse(wait_ms, "wrong_password_rate")
+        self._refuse(self._credential_calls.take(address, now_s), "credential_call_rate")
 
     def note_failure(self, address: str, account: str | int) -> None:
         """A wrong password was tried: slows down that account for that address, and nobody else.
@@ -132,7 +137,7 @@ class Gate:
     def pass_prelogin(self, address: str) -> None:
         """Let a prelogin pass; raises RateLimited."""
         if self._enabled:
-            _refuse(self._prelogins.take(address, self._clock()))
+            self._refuse(self._prelogins.take(address, self._clock()), "prelogin_rate")
 
     def pass_request(self, token_hash: bytes) -> None:
         """Let a request pass that brings its token along: as many as messages; raises RateLimited.
@@ -140,17 +145,19 @@ class Gate:
         What has a connection to count on asks `pass_message`.
         """
         if self._enabled:
-            _refuse(self._requests.take(token_hash, self._clock()))
+            self._refuse(self._requests.take(token_hash, self._clock()), "message_rate")
 
     def may_write_to(self, email: str) -> bool:
         """Whether one more mail may go to that address; who asked is not told, lest it tell."""
-        return not self._enabled or self._letters.take(email, self._clock()) == 0
+        wait_ms = self._letters.take(email, self._clock()) if self._enabled else 0
+        return not self._note(wait_ms > 0, "letter_rate")
 
     # Connections and sessions.
 
     def may_connect(self, address: str) -> bool:
         """Whether one more TCP connection of that address is let in."""
-        return not self._enabled or self._connects.take(address, self._clock()) == 0
+        wait_ms = self._connects.take(address, self._clock()) if self._enabled else 0
+        return not self._note(wait_ms > 0, "connect_rate")
 
     def note_login(self, address: str) -> None:
         """A connection of that address came to something: it counts no more."""
@@ -159,27 +166,34 @@ class Gate:
 
     def has_too_many_sessions(self, sessions: int) -> bool:
         """Whether an account with that many sessions has to let one go."""
-        return self._enabled and sessions > self._limits.sessions_by_account_max
+        crowded = self._enabled and sessions > self._limits.sessions_by_account_max
+        return self._note(crowded, "sessions_by_account_max")
 
     def enter(self, address: str) -> bool:
         """Count a connection that came; False, and nothing counted, when there are too many."""
+        here = self._anonymous.get(address, 0)
         if self._enabled and (
-            self._anonymous_total >= self._anonymous_max
-            or self._anonymous.get(address, 0) >= self._limits.anonymous_by_address_max
+            self._note(self.anonymous >= self._anonymous_max, "anonymous_max")
+            or self._note(here >= self._limits.anonymous_by_address_max, "anonymous_by_address_max")
         ):
             return False
-        self._anonymous[address] = self._anonymous.get(address, 0) + 1
-        self._anonymous_total += 1
+        self._anonymous[address] = here + 1
+        self.anonymous += 1
         return True
 
     def leave(self, address: str) -> None:
         """A counted connection authenticated, or is gone."""
-        self._anonymous_total -= 1
+        self.anonymous -= 1
         self._anonymous[address] -= 1
         if not self._anonymous[address]:
             del self._anonymous[address]
 
+    def _refuse(self, wait_ms: int, limit: str) -> None:
+        if self._note(wait_ms > 0, limit):
+            raise RateLimited(retry_after_ms=wait_ms)
 
-def _refuse(wait_ms: int) -> None:
-    if wait_ms:
-        raise RateLimited(retry_after_ms=wait_ms)
+    def _note(self, met: bool, limit: str) -> bool:
+        """Count it where the limit is met; gives whether it is."""
+        if met:
+            self.refusals[limit] += 1
+        return met

@@ -45,7 +45,7 @@ class AdminPages:
     """``/healthz``: the process is alive. ``/readyz``: it can serve. ``/metrics``: its figures."""
 
     def __init__(
-        self, *, probe: Callable[[], Awaitable[str | None]], metrics: Callable[[], bytes]
+        self, *, probe: Callable[[], Awaitable[str | None]], metrics: Callable[[], Awaitable[bytes]]
     ) -> None:
         self._probe = probe
         self._metrics = metrics
@@ -58,9 +58,12 @@ class AdminPages:
             case "/readyz":
                 return self._answer_readyz()
             case "/metrics":
-                return build_response(200, self._metrics(), content_type=CONTENT_TYPE_LATEST)
+                return self._answer_metrics()
             case _:
                 return build_response(404, "Not found. Try /healthz, /readyz or /metrics.\n")
+
+    async def _answer_metrics(self) -> Response:
+        return build_response(200, await self._metrics(), content_type=CONTENT_TYPE_LATEST)
 
     async def _answer_readyz(self) -> Response:
         reason = await self._probe()

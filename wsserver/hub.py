@@ -7,7 +7,7 @@ in slots of their own where the newest wins; the hub keeps no message.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Protocol, assert_never
 
@@ -38,6 +38,11 @@ class Listener(Protocol):
     def device(self, device: DeviceRecord) -> None: ...
 
     @property
+    def known_sequence(self) -> int:
+        """The newest sequence that it was told of, or is about to be."""
+        ...
+
+    @property
     def presence(self) -> bool:
         """Whether it hears of the account's other devices."""
 
@@ -61,11 +66,17 @@ class Listener(Protocol):
 
 
 class Hub:
-    """Account ids to listeners, as many as connections: the transport bounds them."""
+    """Account ids to listeners, as many as connections: the transport bounds them.
 
-    __slots__ = ("_listeners",)
+    ``changed`` is called with an account whose listeners, or their devices, are others than before;
+    ``find_elsewhere`` gives the devices of an account that are online at other nodes.
+    """
+
+    __slots__ = ("_listeners", "changed", "find_elsewhere")
 
     def __init__(self) -> None:
+        self.changed: Callable[[int], object] = _nothing
+        self.find_elsewhere: Callable[[int], Collection[str]] = _nowhere
         # A tuple is the smallest there is; most accounts have one connection, none has many.
         self._listeners: dict[int, tuple[Listener, ...]] = {}
 
@@ -77,9 +88,15 @@ class Hub:
         for listeners in tuple(self._listeners.values()):
             yield from listeners
 
+    @property
+    def account_ids(self) -> Collection[int]:
+        """The accounts that have a listener."""
+        return self._listeners.keys()
+
     def join(self, account_id: int, listener: Listener) -> None:
         """From now on the listener hears what is published for the account."""
         self._listeners[account_id] = (*self._listeners.get(account_id, ()), listener)
+        self.changed(account_id)
 
     def leave(self, account_id: int, listener: Listener, *, now_ms: int) -> None:
         """It hears nothing any more. The others learn that its device went, if it was its last."""
@@ -89,13 +106,15 @@ class Hub:
         else:
             del self._listeners[account_id]
         device = listener.device
-        if device is not None and device.device_id not in self.find_online(account_id):
-            self._tell_device(account_id, replace(device, last_seen_at_ms=now_ms), online=False)
+        if device is not None and not self.is_online(account_id, device.device_id):
+            self.tell_device(account_id, replace(device, last_seen_at_ms=now_ms), online=False)
+        self.changed(account_id)
 
     def announce(self, account_id: int, listener: Listener) -> None:
         """Its session is open. The others learn that its device came, if this is its first."""
         device = listener.device
         assert device is not None, "announced before its session was open"
+        self.changed(account_id)
         for other in self._listeners[account_id]:
             twin = other.device
             if other is listener or twin is None or twin.device_id != device.device_id:
@@ -104,18 +123,24 @@ class Hub:
             applied_sequence = max(twin.applied_sequence, device.applied_sequence)
             listener.device = device.having_applied(applied_sequence)
             return
-        self._tell_device(account_id, device, online=True)
+        self.tell_device(account_id, device, online=True)
 
     def listeners_of(self, account_id: int) -> tuple[Listener, ...]:
         """The account's listeners, in the order in which they joined."""
         return self._listeners.get(account_id, ())
 
     def find_online(self, account_id: int) -> frozenset[str]:
-        """The ids of the account's devices with an open session."""
+        """The ids of the account's devices with an open session here."""
         return frozenset(
             listener.device.device_id
             for listener in self._listeners.get(account_id, ())
             if listener.device is not None
+        )
+
+    def is_online(self, account_id: int, device_id: str) -> bool:
+        """Whether the device has an open session, at whatever node."""
+        return device_id in self.find_online(account_id) or device_id in self.find_elsewhere(
+            account_id
         )
 
     def publish(self, event: Event) -> None:
@@ -147,9 +172,9 @@ class Hub:
                 applied = applied or device.having_applied(sequence)
                 listener.device = applied
         if applied is not None:
-            self._tell_device(account_id, applied, online=True)
+            self.tell_device(account_id, applied, online=True)
 
-    def _tell_device(self, account_id: int, device: DeviceRecord, *, online: bool) -> None:
+    def tell_device(self, account_id: int, device: DeviceRecord, *, online: bool) -> None:
         """Tell the account's other devices; a device hears nothing of itself."""
         others = [
             listener
@@ -160,6 +185,14 @@ class Hub:
             update = device_message(device, online=online, current=False)
             for listener in others:
                 listener.device_updated(update)
+
+
+def _nothing(account_id: int) -> None:
+    """Nobody wants to know."""
+
+
+def _nowhere(account_id: int) -> tuple[str, ...]:
+    return ()
 
 
 def concerns(event: Revoked, listener: Listener) -> bool:

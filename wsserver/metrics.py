@@ -1,36 +1,26 @@
-"""The server's figures, for Prometheus; names and units follow its conventions.
+"""What the server counts: plain numbers, which cost the way of a push next to nothing.
 
-They are plain numbers, put into Prometheus' form when it asks: its client's own counters take a
-lock at each step, and a push counts four times. Each number has one thread that writes it: the
-event loop, and for a lane's batches that lane.
+Prometheus' own counters take a lock at each step, and a push counts four times. Each number here
+has one thread that writes it: the event loop, a lane for its batches, the checkpointer for its
+checkpoints. `wsserver.figures` says what they are called outside.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
+from typing import Final, Protocol
 
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
+PUSH_BUCKETS_S: Final = (
+    *(0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1, 2, 5, 10),
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
+BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 512)
+BATCH_BUCKETS_S: Final = (
+    *(0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1, 2, 5),
 )
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
-
-PUSH_BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1, 2, 5, 10)
-BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 512)
+LAG_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+CHECKPOINT_BUCKETS_S: Final = (0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
 class Level:
@@ -56,114 +46,86 @@ class Distribution:
     Read on another thread than its writer's, the sum may be ahead of the counts.
     """
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_counts", "bounds", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
+        self.bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self.total = 0.0
+        """The sum of all values."""
 
     def observe(self, value: float) -> None:
         """Count the value in."""
-        self._sum += value
-        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+        self._counts[bisect_left(self.bounds, value)] += 1
 
-    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
-        """Put it into Prometheus' form, in which each bucket holds those below it too."""
-        names = map(floatToGoString, (*self._bounds, math.inf))
-        counts = accumulate(self._counts.copy())
-        family.add_metric(labels, [*zip(names, counts, strict=True)], self._sum)
+    @property
+    def counts(self) -> list[int]:
+        """How many lie in each part, one more than there are bounds: a copy."""
+        return self._counts.copy()
 
 
-class Metrics(Collector):
-    """All figures of one server, in a registry of their own."""
+class BusFigures(Protocol):
+    """What a node's bus tells of itself: see `wsserver.bus.node`."""
 
-    def __init__(
-        self, *, queues: Callable[[], Mapping[str, int]], connections: Callable[[], int]
-    ) -> None:
-        self._queues = queues
-        self._connections = connections
+    messages: dict[str, int]
+    gaps: int
+    resyncs: int
+
+    @property
+    def connected(self) -> bool:
+        """Whether it carries messages."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """How many other nodes are heard."""
+        ...
+
+
+class Metrics:
+    """All that one server counts."""
+
+    def __init__(self) -> None:
         self.sessions = Level()
+        self.bus: BusFigures | None = None
+        """The bus, where there is one."""
         self.push_seconds = Distribution(PUSH_BUCKETS_S)
-        self._calls: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._notifications: defaultdict[str, int] = defaultdict(int)
-        self._letters: defaultdict[str, int] = defaultdict(int)
-        self._batches: dict[str, Distribution] = {}
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
-        self._registry.register(self)
+        self.loop_lag_seconds = Distribution(LAG_BUCKETS_S)
+        self.checkpoint_seconds = Distribution(CHECKPOINT_BUCKETS_S)
+        self.calls: defaultdict[tuple[str, str], int] = defaultdict(int)
+        """By method and outcome."""
+        self.notifications: defaultdict[str, int] = defaultdict(int)
+        """Those that were sent, by method."""
+        self.superseded = {"wallet.updated": 0, "device.updated": 0}
+        """Those that gave way to a newer one, by method."""
+        self.letters: defaultdict[str, int] = defaultdict(int)
+        """By outcome."""
+        self.batch_operations: dict[str, Distribution] = {}
+        self.batch_seconds: dict[str, Distribution] = {}
+        self.database_errors: defaultdict[str, int] = defaultdict(int)
+        """Batches that the database failed, by lane."""
 
     def count_call(self, method: str, outcome: str) -> None:
         """A call was answered; a method that there is not has no name."""
-        self._calls[method or "unknown", outcome] += 1
+        self.calls[method or "unknown", outcome] += 1
 
     def count_notification(self, method: str) -> None:
         """A notification was sent."""
-        self._notifications[method] += 1
+        self.notifications[method] += 1
 
     def count_letter(self, outcome: str) -> None:
         """A mail was delivered, or not."""
-        self._letters[outcome] += 1
+        self.letters[outcome] += 1
 
-    def observe_batch(self, lane: str, operations: int) -> None:
-        """A lane takes that many operations into one transaction. Called on the lane's thread."""
-        batches = self._batches.get(lane)
-        if batches is None:
-            batches = self._batches[lane] = Distribution(BATCH_BUCKETS)
-        batches.observe(operations)
+    def observe_batch(self, lane: str, operations: int, seconds: float) -> None:
+        """A lane did that many operations in one transaction. Called on the lane's thread."""
+        if lane not in self.batch_operations:
+            self.batch_seconds[lane] = Distribution(BATCH_BUCKETS_S)
+            self.batch_operations[lane] = Distribution(BATCH_BUCKETS)
+        self.batch_operations[lane].observe(operations)
+        self.batch_seconds[lane].observe(seconds)
 
-    def expose(self) -> bytes:
-        """The figures in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def collect(self) -> Iterator[Metric]:
-        """The figures as Prometheus' client has them; called on the event loop, by `expose`."""
-        yield GaugeMetricFamily(
-            "wsserver_connections",
-            "Open connections: WebSockets, and all of the gateway.",
-            self._connections(),
-        )
-        yield GaugeMetricFamily("wsserver_sessions", "Authenticated sessions.", self.sessions.value)
-        calls = CounterMetricFamily(
-            "wsserver_calls",
-            "Calls answered, by method and by outcome: ok, or the reason or code of the error.",
-            labels=["method", "outcome"],
-        )
-        for (method, outcome), count in self._calls.items():
-            calls.add_metric([method, outcome], count)
-        yield calls
-        notifications = CounterMetricFamily(
-            "wsserver_notifications", "Notifications sent, by method.", labels=["method"]
-        )
-        for method, count in self._notifications.items():
-            notifications.add_metric([method], count)
-        yield notifications
-        push_seconds = HistogramMetricFamily(
-            "wsserver_push_seconds", "From a push's arrival to the durable commit that answers it."
-        )
-        self.push_seconds.add_to(push_seconds)
-        yield push_seconds
-        batches = HistogramMetricFamily(
-            "wsserver_batch_operations", "Operations in one transaction, by lane.", labels=["lane"]
-        )
-        # A copy: a lane's first batch adds it while this runs.
-        for lane, distribution in self._batches.copy().items():
-            distribution.add_to(batches, [lane])
-        yield batches
-        letters = CounterMetricFamily(
-            "wsserver_letters",
-            "Mails, by what became of them: delivered, deferred, refused, expired, overflowed, "
-            "unsent.",
-            labels=["outcome"],
-        )
-        for outcome, count in self._letters.items():
-            letters.add_metric([outcome], count)
-        yield letters
-        waiting = GaugeMetricFamily(
-            "wsserver_queue_operations", "Operations that wait, by queue.", labels=["queue"]
-        )
-        for queue, operations in self._queues().items():
-            waiting.add_metric([queue], operations)
-        yield waiting
+    def count_database_error(self, lane: str) -> None:
+        """The database failed a batch. Called on the lane's thread."""
+        self.database_errors[lane] += 1

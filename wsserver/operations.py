@@ -386,6 +386,47 @@ class LoadNotices(Operation[tuple[Notice, ...]]):
     limit: int
 
 
+# What other nodes did.
+
+
+@frozen
+class Standing:
+    """What a node knows of an account: how far its sessions have been told, and who they are.
+
+    ``sessions``: the device's id and the token's hash of each.
+    """
+
+    account_id: int
+    sequence: int
+    sessions: tuple[tuple[str, bytes], ...] = field(repr=False)
+
+
+@frozen
+class Moved:
+    """What is otherwise than a node knew: a newer wallet, tokens that have ended, or both.
+
+    ``state`` is there if it is newer and was not too much to read at once, ``sequence`` is in any
+    case the stored one. ``ended``: the hashes of tokens, each with the reason as far as the store
+    can tell.
+    """
+
+    account_id: int
+    sequence: int
+    state: WalletState | None = None
+    ended: tuple[tuple[bytes, str | None], ...] = field(default=(), repr=False)
+
+
+@frozen
+class FindMoved(Operation[tuple[Moved, ...]]):
+    """Those of the accounts, each given once, that are not as they are known to the node.
+
+    The tokens are read after the states: a session whose token is live has the key of the state.
+    """
+
+    standings: tuple[Standing, ...]
+    states_max: int
+
+
 # Registration by mail, and the reset of a forgotten root password.
 
 

@@ -7,7 +7,7 @@ import logging
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -35,6 +35,13 @@ def setting_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...,
         return command
 
     return decorate
+
+
+def describe_flags(flags: Mapping[str, Any]) -> list[str]:
+    """The flags that are not None, as they are given to a command."""
+    return [
+        f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None
+    ]
 
 
 def _setting_option(
@@ -81,10 +88,10 @@ def refuse(error: ConfigurationError) -> typing.NoReturn:
     sys.exit(EXIT_CONFIGURATION)
 
 
-def fail(text: str) -> typing.NoReturn:
-    """Say why a command could not be done, and exit with 1."""
+def fail(text: str, *, code: int = EXIT_FAILURE) -> typing.NoReturn:
+    """Say why a command could not be done, and exit."""
     click.echo(f"wsserver: {text}", err=True)
-    sys.exit(EXIT_FAILURE)
+    sys.exit(code)
 
 
 def print_json(document: dict[str, Any]) -> None:

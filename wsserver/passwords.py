@@ -49,7 +49,7 @@ class PasswordPool:
 
     def __init__(self, *, workers: int, waiting_max: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting_max = waiting_max
+        self.waiting_max = waiting_max
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, "password", initializer=_be_nice)
         self._unfinished = 0
@@ -71,9 +71,9 @@ class PasswordPool:
         When ``waiting_max`` operations wait it gets RateLimited. An operation that is not wanted
         any more when its turn comes (its connection is gone) costs nothing.
         """
-        if self.waiting >= self._waiting_max:
-            retry_after_ms = int(1000 * self._hash_s * self._waiting_max / self._workers)
-            text = f"{self._waiting_max} logins are waiting already; wait before the next"
+        if self.waiting >= self.waiting_max:
+            retry_after_ms = int(1000 * self._hash_s * self.waiting_max / self._workers)
+            text = f"{self.waiting_max} logins are waiting already; wait before the next"
             self._loop.call_soon(done, RateLimited(text, retry_after_ms=retry_after_ms))
             return
         self._unfinished += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import typing
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from wsserver.letters import (
     reset_letter,
     verification_letter,
 )
-from wsserver.mail import Mailer, parse_sender
+from wsserver.mail import QUEUE_LETTERS_MAX, Mailer, Outcome, parse_sender
 from wsserver.metrics import Metrics
 from wsserver.operations import SendLetter
 from wsserver.smtp import parse_smtp_url
@@ -42,6 +43,7 @@ class PostOffice:
         host = urlsplit(self._public_url).hostname
         sender = settings.mail_from or f"{SENDER_NAME}@{host}"
         relay = parse_smtp_url(settings.smtp_url.get_secret_value())
+        metrics.letters.update(dict.fromkeys(typing.get_args(Outcome), 0))
         self._mailer = Mailer(relay, parse_sender(sender), count=metrics.count_letter)
         self._loop = asyncio.get_running_loop()
         self._held: dict[int, SendLetter] = {}
@@ -51,6 +53,11 @@ class PostOffice:
     def waiting(self) -> int:
         """Letters that are not delivered yet."""
         return len(self._held) + self._mailer.waiting
+
+    @property
+    def waiting_max(self) -> int:
+        """How many there may be, about: more are dropped."""
+        return HELD_MAX + QUEUE_LETTERS_MAX
 
     def send(self, operation: SendLetter) -> None:
         """Have the letter sent; returns at once, whatever becomes of it."""

@@ -14,6 +14,8 @@ from typing import Final
 
 from sqlalchemy import URL
 
+from wsserver.bus.choosing import choose_transport
+from wsserver.bus.transports import BusError
 from wsserver.config import Examined, Settings
 from wsserver.origins import find_unknown_variables
 from wsserver.server import DESCRIPTORS_RESERVED, find_connections_max
@@ -53,7 +55,6 @@ def check_extras(settings: Settings) -> Iterator[Finding]:
     for wanted, modules, extra in (
         (settings.lbry_port != 0, ("starlette", "uvicorn"), "lbry"),
         (settings.database_url.startswith("postgresql"), ("psycopg",), "postgresql"),
-        ((settings.bus_url or "").startswith("nats"), ("nats",), "nats"),
     ):
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         if wanted and missing:
@@ -61,6 +62,16 @@ def check_extras(settings: Settings) -> Iterator[Finding]:
                 f"{' and '.join(missing)} is not installed; the extra {extra} brings it: "
                 f"pip install 'wallet-sync[server,{extra}]'"
             )
+
+
+def _check_bus(settings: Settings) -> Iterator[Finding]:
+    try:
+        choose_transport(
+            None if settings.bus_url is None else settings.bus_url.get_secret_value(),
+            settings.database_url,
+        )
+    except BusError as error:
+        yield Finding(str(error))
 
 
 def _check_certificate(settings: Settings) -> Iterator[Finding]:
@@ -144,7 +155,8 @@ def _check_descriptors(settings: Settings) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[tuple[frozenset[str], Check], ...]] = (
-    (frozenset({"lbry_port", "database_url", "bus_url"}), check_extras),
+    (frozenset({"lbry_port", "database_url"}), check_extras),
+    (frozenset({"bus_url", "database_url"}), _check_bus),
     (frozenset({"tls_cert", "tls_key"}), _check_certificate),
     (frozenset({"database_url"}), _check_database),
     (

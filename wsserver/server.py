@@ -27,15 +27,20 @@ from wsschema.limits import (
 )
 from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
+from wsserver.bus.choosing import choose_transport
+from wsserver.bus.node import Bus
 from wsserver.config import Settings
 from wsserver.engine import Engine
+from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
-from wsserver.metrics import Metrics
+from wsserver.metrics import Distribution, Metrics
 from wsserver.operations import Operation, ProbeWrite, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
+from wsserver.readings import Instruments, find_file
+from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
 from wsserver.store.sql import SqlStore
 from wsserver.systemd import Overseer, Sockets, Systemd
@@ -57,8 +62,14 @@ RECONNECTS_PER_S: Final = 1000
 """How fast a restarted server wants its clients back: what ``retryAfterMs`` is spread over."""
 GATEWAY_SHARE: Final = 0.25
 """The share of the descriptors that are kept for the gateway, where there is one."""
+SETTLE_TIMEOUT_S: Final = 1.0
+"""How long a stop waits for those to ask who have connected, and not asked yet..."""
+SETTLE_SHARE: Final = 0.2
+"""...and how much of the drain time at most."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
+LAG_INTERVAL_S: Final = 0.5
+"""How often it is measured how late the event loop is."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -90,10 +101,12 @@ class Server:
         self._beating: asyncio.Task[None] | None = None
         self._draining = False
         self._probing: asyncio.Task[str | None] | None = None
+        self._bus: Bus | None = None
         self._upkeep: tuple[asyncio.Task[None], ...] = ()
         self._admin: Listener | None = None
         self._gateway: GatewayServer | None = None
         self._post: PostOffice | None = None
+        self._records = RecentRecords()
         self._certificate: Certificate | None = None
         self.port = 0
         self.admin_port = 0
@@ -101,7 +114,8 @@ class Server:
     async def start(self) -> None:
         """Open the database, then the ports.
 
-        Raises CertificateError, ExtraMissing, StoreError and OSError with what stands in the way.
+        Raises BusError, CertificateError, ExtraMissing, StoreError and OSError with what stands in
+        the way.
         """
         settings = self._settings
         limits = make_limits(settings)
@@ -110,15 +124,25 @@ class Server:
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         transport_limits = make_transport_limits(settings, limits, has_gateway=self._has_gateway)
-        self._metrics = Metrics(queues=self._count_waiting, connections=self._count_connections)
+        transport = choose_transport(
+            None if settings.bus_url is None else settings.bus_url.get_secret_value(),
+            settings.database_url,
+            credentials=settings.bus_credentials,
+            authorities=settings.bus_authorities,
+        )
+        self._metrics = Metrics()
         self._store = SqlStore(
             settings.database_url,
             history_depth=settings.history_depth,
             token_lifetime_s=settings.token_lifetime_s,
             answer=self._take_answer,
             observe_batch=self._metrics.observe_batch,
+            observe_checkpoint=self._metrics.checkpoint_seconds.observe,
+            count_fault=self._metrics.count_database_error,
         )
-        installed = await self._store.open(exclusive=True)
+        installed = await self._store.open(exclusive=transport is None)
+        # A figure that begins with its first failure can't be seen to rise.
+        self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
             workers=settings.password_workers, waiting_max=settings.password_waiting_max
         )
@@ -154,7 +178,25 @@ class Server:
             admit_peer=facts.gate.may_connect,
             trusted_proxies=settings.trusted_proxies,
         )
+        self._instruments = Instruments(
+            store=self._store,
+            passwords=self._passwords,
+            gate=facts.gate,
+            public=self._public,
+            records=self._records,
+            post=self._post,
+            certificate=self._certificate,
+            database=find_file(settings.database_url),
+            count_gateway=self._count_gateway,
+            is_draining=lambda: self._draining,
+        )
+        self._exposition = Exposition(self._metrics, self._instruments.read)
+        self._records.attach()
         try:
+            if transport is not None:
+                self._bus = Bus(self._engine.hub, transport, self._store.submit)
+                self._engine.bus = self._metrics.bus = self._bus
+                await self._bus.open()
             if settings.admin_port or "admin" in self._sockets:
                 await self._start_admin(transport_limits)
             if self._has_gateway:
@@ -171,6 +213,7 @@ class Server:
         self._upkeep = (
             asyncio.create_task(self._engine.renew_tokens()),
             asyncio.create_task(self._engine.watch_notices()),
+            asyncio.create_task(measure_lag(self._metrics.loop_lag_seconds)),
         )
         if self._overseer.beat_interval_s is not None:
             self._beating = asyncio.create_task(self._beat(self._overseer.beat_interval_s))
@@ -243,6 +286,10 @@ class Server:
         self._public.stop_accepting()
         if self._gateway is not None:
             self._gateway.stop_accepting()
+        # They came while the port was open: each is in before it is told to come back.
+        await self._public.settle(
+            min(SETTLE_TIMEOUT_S, SETTLE_SHARE * self._settings.drain_timeout_s)
+        )
         spread_ms = 1000 + 1000 * self._count_connections() // RECONNECTS_PER_S
         self._engine.drain(lambda: random.randrange(spread_ms // 4, spread_ms))  # noqa: S311
         with contextlib.suppress(TimeoutError):
@@ -257,9 +304,25 @@ class Server:
         if self._post is not None:
             await self._post.close(max(0.1, (ends_at_s - loop.time()) / 2))
         self._engine.note_all_seen()
+        if self._bus is not None:
+            await self._bus.close()
         if self._beating is not None:
             self._beating.cancel()
         await self._store.close(max(0.1, ends_at_s - loop.time()))
+        self._records.detach()
+
+    async def probe(self) -> str | None:
+        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
+        if self._draining:
+            return "the server is stopping"
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_store())
+            self._probing.add_done_callback(self._forget_probe)
+        return await asyncio.shield(self._probing)
+
+    async def expose_figures(self) -> bytes:
+        """The figures in Prometheus' text format."""
+        return self._exposition.expose()
 
     # Parts of it.
 
@@ -284,7 +347,7 @@ class Server:
             await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self._probe, metrics=self._metrics.expose)
+        pages = AdminPages(probe=self.probe, metrics=self.expose_figures)
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -327,21 +390,10 @@ class Server:
         self._post.send(operation)
 
     def _count_connections(self) -> int:
-        others = 0 if self._gateway is None else self._gateway.connections
-        return len(self._public.connections) + others
+        return len(self._public.connections) + self._count_gateway()
 
-    def _count_waiting(self) -> dict[str, int]:
-        waiting = {**self._store.waiting, "passwords": self._passwords.waiting}
-        return waiting if self._post is None else {**waiting, "letters": self._post.waiting}
-
-    async def _probe(self) -> str | None:
-        """Why the server is not ready; None when it is. Those who ask at once share one probe."""
-        if self._draining:
-            return "the server is stopping"
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probe_store())
-            self._probing.add_done_callback(self._forget_probe)
-        return await asyncio.shield(self._probing)
+    def _count_gateway(self) -> int:
+        return 0 if self._gateway is None else self._gateway.connections
 
     def _forget_probe(self, task: asyncio.Task[str | None]) -> None:
         self._probing = None
@@ -363,6 +415,15 @@ class Server:
                 answer = await self._ask_store()
                 return "the store can't be written" if isinstance(answer, RpcError) else None
         return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
+
+
+async def measure_lag(lag_seconds: Distribution) -> None:
+    """Observe how late the event loop comes to a timer, until it is cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        lag_seconds.observe(max(0.0, loop.time() - due_s))
 
 
 def _tune_interpreter() -> None:

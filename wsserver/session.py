@@ -62,6 +62,7 @@ from wsserver.effects import (
     RestartClock,
     Send,
     StopClock,
+    Superseded,
 )
 from wsserver.methods import ANSWERS, FLOWS, ServerFacts
 from wsserver.operations import DeviceRecord, Flow, OpenedSession, Published, TokenOwner
@@ -193,6 +194,12 @@ class Session:
         return self._full_at_s
 
     @property
+    def known_sequence(self) -> int:
+        """The newest sequence that the peer was told of, or is about to be."""
+        slot = self._wallet_slot
+        return self._told if slot is None else max(self._told, slot.state.sequence)
+
+    @property
     def live(self) -> bool:
         """Whether login or resume has been answered, and the session is not over."""
         return self._phase is _Phase.LIVE
@@ -231,8 +238,11 @@ class Session:
             return []
         if self._may_notify() and not congested:
             self._notify(update, with_wallet=self._deliver_state)
-        elif self._wallet_slot is None or update.state.sequence > self._wallet_slot.state.sequence:
+        elif self._wallet_slot is None:
             self._wallet_slot = update
+        elif update.state.sequence > self._wallet_slot.state.sequence:
+            self._wallet_slot = update
+            self._emit(Superseded("wallet.updated"))
         return self._take_effects()
 
     def device_updated(self, device: Device, *, congested: bool) -> list[Effect]:
@@ -243,7 +253,10 @@ class Session:
         if self._may_notify() and not congested and self._device_slots is None:
             self._tell(device)
         else:
-            self._device_slots = {**(self._device_slots or {}), device.device_id: device}
+            slots = self._device_slots or {}
+            if device.device_id in slots:
+                self._emit(Superseded("device.updated"))
+            self._device_slots = {**slots, device.device_id: device}
         return self._take_effects()
 
     def writable(self) -> list[Effect]:
@@ -401,7 +414,10 @@ class Session:
             if running.id is not ABSENT:
                 payload = encode_result(running.id, outcome)
         if running.method in _GIVING:
-            self.newest = max(self.newest, _given_sequence(outcome))
+            given = _given_sequence(outcome)
+            self.newest = max(self.newest, given)
+            if running.succeeded and running.method == "wallet.push":
+                self._told = max(self._told, given)  # It need not be told of its own.
         batch = running.batch
         if batch is None:
             self._emit(Answered(running.method, told, payload))

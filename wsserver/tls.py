@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+
+from cryptography.x509 import load_pem_x509_certificate
 
 
 class CertificateError(Exception):
@@ -18,6 +21,8 @@ class Certificate:
     chain: Path
     key: Path
     context: ssl.SSLContext = field(init=False)
+    expires_at: datetime = field(init=False)
+    """When the certificate in use ends."""
     _newest: ssl.SSLContext = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +53,7 @@ class Certificate:
             raise CertificateError(f"{missing} does not exist") from None
         except OSError as error:
             raise CertificateError(f"{self.chain} with key {self.key}: {_explain(error)}") from None
+        self.expires_at = load_pem_x509_certificate(self.chain.read_bytes()).not_valid_after_utc
         return context
 
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import logging
@@ -31,6 +32,7 @@ from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
 from wsserver.peer import NEVER, Peer, TransportLimits
 from wsserver.proxies import Network, find_client, is_trusted
+from wsserver.tallies import Tallies
 from wsserver.throttle import address_key
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "Respond",
     "Response",
     "TransportLimits",
+    "bind",
     "build_response",
 ]
 
@@ -106,6 +109,7 @@ class Listener:
         self.limits = limits
         self.clock = clock
         self.wheel: Wheel[Peer] = Wheel()
+        self.tallies = Tallies()
         self._application = application
         self._respond = respond
         self._admit_peer = admit_peer
@@ -134,6 +138,11 @@ class Listener:
         """The WebSocket connections, from the upgrade until they are gone."""
         return self._open
 
+    @property
+    def openings(self) -> int:
+        """Connections that have not finished their request."""
+        return len(self._openings)
+
     async def start(
         self,
         host: str = "127.0.0.1",
@@ -148,7 +157,7 @@ class Listener:
             OSError: the address is taken or not ours.
         """
         self.loop = asyncio.get_running_loop()
-        listening = list(sockets) or await _bind(host, port)
+        listening = list(sockets) or await bind(host, port)
         port = listening[0].getsockname()[1]
         for bound in listening:
             if ssl is None:
@@ -172,6 +181,14 @@ class Listener:
             server.close()
         for accepting in self._accepting:
             accepting.cancel()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Returns once whoever has connected has asked, and been answered; or when time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._openings:
+                    self._gone.clear()
+                    await self._gone.wait()
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Closes every connection that is left (1001), and drops it after `timeout_s`.
@@ -239,7 +256,7 @@ class Listener:
             self._open.discard(peer)
         elif isinstance(peer, Opening):
             self._openings.pop(peer, None)
-        if not self._open and not self._openings:
+        if not self._open or not self._openings:
             self._gone.set()
 
     def ask_soon(self, opening: Opening) -> None:
@@ -270,6 +287,7 @@ class Listener:
             return build_response(404, "Not found.\n")
         answer = handshake.accept()
         if isinstance(answer, bytes) and len(self._open) >= self.limits.connections_max:
+            self.tallies.refusals["connections_max"] += 1
             return build_response(
                 503, "Too many connections.\n", headers={"Retry-After": str(RETRY_AFTER_S)}
             )
@@ -309,6 +327,7 @@ class Listener:
             return True
         oldest, securing = next(iter(self._openings.items()))
         if self.clock() - oldest.opened_at_s < self.limits.opening_grace_s:
+            self.tallies.refusals["openings_max"] += 1
             return False
         self.detach(oldest)
         oldest.abort()
@@ -421,7 +440,7 @@ def _close_behind(listening: socket.socket, accepting: asyncio.Task[None]) -> No
     listening.close()
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
+async def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets bound to every address of a host, all to the same port."""
     loop = asyncio.get_running_loop()
     bound: list[socket.socket] = []

@@ -230,7 +230,7 @@ async def open_sqlite(
             "token_lifetime_s": token_lifetime_s,
             "answer": answer,
             "now_ms": clock,
-            "observe_batch": lambda lane, operations: batches.append((lane, operations)),
+            "observe_batch": lambda lane, operations, _: batches.append((lane, operations)),
             **options,
         },
     )

@@ -43,7 +43,7 @@ async def settle(served: Served) -> None:
     async with asyncio.timeout(WAIT_S):
         while server._public.connections or server._public._openings:
             await asyncio.sleep(0.05)
-        while any(server._count_waiting().values()):
+        while any(queue.waiting for queue in server._instruments.read().queues.values()):
             await asyncio.sleep(0.05)
     # What the sweep still remembers of them, it forgets when their deadlines come up.
     server._public.wheel._buckets.clear()

@@ -230,3 +230,15 @@ async def test_a_second_server_on_the_same_database_is_refused(make_process: Mak
     assert "another server" in done.stderr
     async with open_client(server.url) as client:
         assert await client.call("server.ping") == {}
+
+
+def test_many_workers_on_a_sqlite_file_are_refused(run: Run) -> None:
+    said = refuse(run, "--workers=2")
+    assert "WSSERVER_WORKERS is 2, and one process serves a SQLite file" in said
+    assert "PostgreSQL" in said
+
+
+def test_many_workers_without_a_bus_are_refused(run: Run) -> None:
+    url = "postgresql+psycopg://joe:secret@localhost/w"
+    said = refuse(run, "--workers=2", "--bus-url=none", f"--database-url={url}")
+    assert "WSSERVER_BUS_URL is none: without a bus" in said

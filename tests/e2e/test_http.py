@@ -103,7 +103,8 @@ async def test_metrics_count_what_was_done(served_with_admin: Served) -> None:
     def calls(method: str, outcome: str) -> Any:
         return figure("wsserver_calls_total", method=method, outcome=outcome)
 
-    assert figure("wsserver_connections") == 3
+    assert figure("wsserver_connections", state="anonymous") == 1
+    assert figure("wsserver_connections", state="authenticated") == 2
     assert figure("wsserver_sessions") == 2
     assert calls("wallet.push", "ok") == 2
     assert calls("wallet.push", "conflict") == 1

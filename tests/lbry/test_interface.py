@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -184,6 +186,19 @@ async def test_a_wallet_larger_than_the_setting_is_413(open_gateway: OpenGateway
 
     assert answer == (413, {"error": "Request Entity Too Large"})
     assert await push(gateway, token, encryptedWallet="x" * 1024) == (200, {})
+
+
+async def test_a_database_that_is_locked_for_a_while_costs_no_request(gateway: Gateway) -> None:
+    token = await sign_up(gateway)
+    with open_database(gateway.served.database) as database:
+        database.execute("BEGIN IMMEDIATE")
+        pushing = asyncio.create_task(push(gateway, token))
+        # What only reads waits for nothing.
+        assert (await gateway.http.get("/wallet", token=token))[0] == 404
+        assert not pushing.done()
+        database.execute("ROLLBACK")
+
+    assert await pushing == (200, {})
 
 
 # POST /password
@@ -439,6 +454,19 @@ async def test_an_unknown_member_is_named(gateway: Gateway) -> None:
         assert answer == bad('json: unknown field "extra"'), path
 
 
+async def test_a_body_is_json_whatever_its_content_type(gateway: Gateway) -> None:
+    token = await sign_up(gateway)
+    for sequence, kind in enumerate(("text/plain", "application/x-www-form-urlencoded", "x"), 1):
+        body = {**WALLET, "token": token, "sequence": sequence}
+        response = await gateway.http.send(
+            "POST",
+            f"{API}/wallet",
+            content=json.dumps(body).encode(),
+            headers={"Content-Type": kind},
+        )
+        assert (response.status_code, response.json()) == (200, {}), kind
+
+
 async def test_what_is_no_json_object_is_told(gateway: Gateway) -> None:
     for path in BODIES:
         for body in (b"", b"{", b"[]", b'"text"', b"\xff", b"NaN"):
@@ -553,3 +581,18 @@ async def test_the_first_that_is_wrong_is_told(
     for name, told in zip(names, order, strict=True):
         assert await gateway.http.post(path, body) == invalid(told)
         body[name] = BODIES[path][name]
+
+
+async def test_a_password_change_is_checked_as_a_whole_last(gateway: Gateway) -> None:
+    wrong = {**CHANGE, "newPassword": PASSWORD, "clientSaltSeed": "", "sequence": 1}
+
+    for repaired, told in (
+        ({}, BAD_SEED),
+        (
+            {"clientSaltSeed": SEED},
+            "'oldPassword' and 'newPassword' should not be the same",
+        ),
+        ({"newPassword": "another password"}, TOGETHER),
+    ):
+        wrong |= repaired
+        assert await gateway.http.post("/password", wrong) == invalid(told)

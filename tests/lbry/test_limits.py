@@ -206,7 +206,7 @@ async def test_the_figures_count_what_the_gateway_answers(open_gateway: OpenGate
     await gateway.http.get("/wallet", token="unknown")
     await gateway.http.get("/nothing")
 
-    figures = gateway.served.server._metrics.expose().decode()
+    figures = gateway.served.server._exposition.expose().decode()
 
     for line in (
         'wsserver_calls_total{method="lbry.signup",outcome="ok"} 1.0',

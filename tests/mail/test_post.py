@@ -27,7 +27,7 @@ def open_office(port: int) -> PostOffice:
         "public_url": "https://sync.example.com",
     }
     settings = Settings(**chosen)
-    return PostOffice(settings, Metrics(queues=dict, connections=lambda: 0))
+    return PostOffice(settings, Metrics())
 
 
 @pytest.fixture(autouse=True)

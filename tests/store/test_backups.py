@@ -52,10 +52,20 @@ def read(url: URL | Path, statement: str) -> list[tuple[object, ...]]:
 def test_a_backup_tells_how_far_it_is_and_is_one_file_of_its_size(url: URL, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     made = tmp_path / "made.bak"
-    size_bytes = backups.back_up(
+    backup = backups.back_up(
         url, made, overwrite=False, progress=lambda done, total: seen.append((done, total))
     )
-    assert size_bytes == made.stat().st_size
+    assert (backup.file, backup.size_bytes) == (made, made.stat().st_size)
+    assert backup.rows == {
+        "accounts": 1,
+        "allowlist": 0,
+        "devices": 1,
+        "installation": 1,
+        "notices": 0,
+        "registrations": 0,
+        "resets": 0,
+        "versions": 0,
+    }
     assert seen[-1][0] == seen[-1][1] > 0
     assert read(made, "PRAGMA journal_mode") == [("delete",)]
     assert [path.name for path in tmp_path.glob("*made*")] == ["made.bak"]
@@ -80,6 +90,16 @@ def test_a_backup_that_can_not_be_begun_or_finished_leaves_nothing(
 
     monkeypatch.setattr(backups, "_make_plain", fail)
     with pytest.raises(StoreError, match=r"x\.bak can't be written: OperationalError"):
+        backups.back_up(url, tmp_path / "x.bak", overwrite=False, progress=ignore)
+    assert [*tmp_path.glob("*x.bak*")] == []
+
+
+def test_a_backup_that_has_not_every_row_is_none(
+    url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([{"accounts": 1}, {"accounts": 2}])
+    monkeypatch.setattr(backups, "count_rows", lambda connection: next(counts))
+    with pytest.raises(StoreError, match="would not have had the rows"):
         backups.back_up(url, tmp_path / "x.bak", overwrite=False, progress=ignore)
     assert [*tmp_path.glob("*x.bak*")] == []
 

@@ -113,13 +113,15 @@ async def test_pushes_go_on_while_the_log_is_copied(open_store: OpenSqlite, copi
 async def test_nothing_is_copied_before_enough_is_written(
     open_store: OpenSqlite, copies: Copies
 ) -> None:
-    async with open_store(checkpoint_bytes=1_000_000) as backend:
+    taken_s: list[float] = []
+    async with open_store(checkpoint_bytes=1_000_000, observe_checkpoint=taken_s.append) as backend:
         phone = await log_in(backend)
         await phone.push(1, "w" * 500_000)
         await backend.perform(LoadNotices(0, 10))
         assert copies.begun == 0
         await phone.push(2, "w" * 500_000)
         await until(lambda: copies.begun == 1)
+        await until(lambda: len(taken_s) == 1)
 
 
 async def test_the_lane_waits_for_the_rest_of_a_log_that_is_long(

@@ -191,14 +191,17 @@ async def assert_unavailable(backend: SqlBackend, operation: Operation[Any]) -> 
 
 
 async def test_a_locked_database_is_unavailable_until_it_is_free(open_store: OpenSqlite) -> None:
-    async with open_store(busy_timeout_s=0.02) as backend:
+    faults: list[str] = []
+    async with open_store(busy_timeout_s=0.02, count_fault=faults.append) as backend:
         phone = await (await register(backend)).log_in()
         stored = await phone.push(1)
+        assert not faults
         with backend.locked():
             await assert_unavailable(backend, phone.pushing(2))
             # Who only reads waits for nobody.
             assert await phone.account.wallet() == stored
         await phone.push(2)
+    assert set(faults) == {"writing lane"}
 
 
 async def test_an_exclusively_locked_database_is_unavailable_to_writers_alone(

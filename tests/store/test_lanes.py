@@ -246,7 +246,7 @@ async def test_one_who_can_not_take_an_answer_costs_nobody_theirs(
 async def test_a_figure_that_can_not_be_taken_ends_no_lane(
     open_store: OpenSqlite, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def observe(lane: str, operations: int) -> None:
+    def observe(lane: str, operations: int, seconds: float) -> None:
         raise RuntimeError("no figures today")
 
     async with open_store(observe_batch=observe) as backend:
@@ -405,7 +405,8 @@ def test_a_connection_that_can_not_be_closed_is_replaced(
         lambda answers: answered.extend(answers),
         limits=LaneLimits(),
         clock=Timer(),
-        observe_batch=lambda operations: None,
+        observe_batch=lambda operations, seconds: None,
+        count_fault=lambda: None,
     )
     for _ in range(2):
         lane.submit(ProbeWrite(), lambda answer: None)

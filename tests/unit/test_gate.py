@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -293,3 +294,36 @@ def test_the_rate_of_messages_is_the_one_that_was_set(clock: Clock) -> None:
     full_at_s, _ = gate.pass_message(0.0)
 
     assert gate.pass_message(full_at_s) == (full_at_s, 2000)
+
+
+def test_each_refusal_is_counted_by_the_limit_that_was_met() -> None:
+    rate = Rate(per_s=1, burst=1)
+    names = [field.name for field in fields(GateLimits)]
+    tight: dict[str, Any] = {name: rate if name.endswith("_rate") else 1 for name in names}
+    limits = GateLimits(**tight)
+    gate = Gate(limits, enabled=True, clock=Clock())
+    assert set(gate.refusals.values()) == {0}
+
+    for _ in range(2):
+        gate.pass_message(1000.0)
+        gate.may_write_to("joe@example.com")
+        gate.may_connect("192.0.2.1")
+        gate.enter("192.0.2.1")
+        for let_pass in (gate.pass_credential_call, gate.pass_prelogin):
+            with contextlib.suppress(RateLimited):
+                let_pass("192.0.2.1")
+    gate.pass_message(1002.0)
+    gate.has_too_many_refusals(1)
+    gate.has_too_many_sessions(2)
+    gate.note_failure("192.0.2.2", "joe@example.com")
+    with pytest.raises(RateLimited):
+        gate.pass_credential_call("192.0.2.2", "joe@example.com")
+    gate.leave("192.0.2.1")
+    by_address = GateLimits(anonymous_by_address_max=1)
+    other = Gate(by_address, enabled=True, clock=Clock())
+    assert [other.enter("192.0.2.1"), other.enter("192.0.2.1")] == [True, False]
+
+    assert gate.anonymous == 0
+    assert gate.refusals.pop("anonymous_by_address_max") == 0
+    assert other.refusals["anonymous_by_address_max"] == 1
+    assert set(gate.refusals.values()) == {1}

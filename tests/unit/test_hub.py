@@ -29,6 +29,7 @@ class Ear:
         self.reasons: list[str] = []
 
     idle_since_s = 0.0
+    known_sequence = 0
     presence = True
 
     def crowd_out(self) -> None:
@@ -305,3 +306,30 @@ def test_a_push_is_an_acknowledgement_of_its_device() -> None:
     assert [(device.device_id, device.applied_sequence) for device in laptop.devices] == [
         ("phone", 1)
     ]
+
+
+# Other nodes.
+
+
+def test_who_watches_is_told_whose_listeners_change() -> None:
+    hub = Hub()
+    changed: list[int] = []
+    hub.changed = changed.append
+    phone = Ear(1)
+    open_in(hub, phone)
+    assert (changed, [*hub.account_ids]) == ([ACCOUNT, ACCOUNT], [ACCOUNT])
+    hub.leave(ACCOUNT, phone, now_ms=NOW_MS)
+    assert (changed, [*hub.account_ids]) == ([ACCOUNT] * 3, [])
+
+
+def test_a_device_that_is_online_elsewhere_has_not_gone() -> None:
+    hub = Hub()
+    hub.find_elsewhere = lambda account_id: {"phone"} if account_id == ACCOUNT else set()
+    phone, laptop = Ear(1), Ear(2, "laptop")
+    open_in(hub, laptop, phone)
+    laptop.devices.clear()
+    assert hub.is_online(ACCOUNT, "phone")
+    hub.leave(ACCOUNT, phone, now_ms=NOW_MS)
+    assert hub.is_online(ACCOUNT, "phone")
+    assert not hub.is_online(8, "phone")
+    assert laptop.devices == []

@@ -25,6 +25,7 @@ from wsserver.operations import (
     DeviceRecord,
     EndSession,
     FindAllowed,
+    FindMoved,
     FindNewestNotice,
     FindOnline,
     FindToken,
@@ -40,6 +41,7 @@ from wsserver.operations import (
     LoadSession,
     LoadWallet,
     MarkSeen,
+    Moved,
     Notice,
     OpenedSession,
     OpenSession,
@@ -55,6 +57,7 @@ from wsserver.operations import (
     ReplacePassword,
     Revoked,
     SendLetter,
+    Standing,
     StartRegistration,
     StartReset,
     events_of,
@@ -69,6 +72,7 @@ KDF = Kdf.scrypt(2**14)
 STATE = WalletState(3, SECRET, SECRET, "phone", time_from_ms(0))
 DEVICE = DeviceRecord("phone", SECRET, 0, 0, 3)
 OPENED = OpenedSession(ACCOUNT, DEVICE, "epoch", STATE, SECRET_BYTES, 0, 0, SECRET)
+STANDING = Standing(ACCOUNT, 3, (("phone", SECRET_BYTES),))
 
 OPERATIONS: list[Operation[Any]] = [
     HashPassword(SECRET),
@@ -96,6 +100,7 @@ OPERATIONS: list[Operation[Any]] = [
     ProbeWrite(),
     FindNewestNotice(),
     LoadNotices(0, 100),
+    FindMoved((STANDING,), 64),
     FindAllowed(SECRET),
     LoadPendingPassword(SECRET),
     StartRegistration(SECRET, HASH, SECRET, KDF),
@@ -108,6 +113,8 @@ OPERATIONS: list[Operation[Any]] = [
 NOTICE = Notice(1, ACCOUNT, "replaced", "phone", SECRET_BYTES)
 ANSWERS: list[Any] = [
     NOTICE,
+    STANDING,
+    Moved(ACCOUNT, 3, STATE, ((SECRET_BYTES, "account_deleted"),)),
     HASH,
     OPENED,
     Pushed(STATE, fresh=True),

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.world import EMAIL, NOW_MS, World
 from wsschema.times import format_time, time_from_ms
+from wsserver.effects import Superseded
 from wsserver.operations import LoadHistory, LoadWallet, PushState
 
 
@@ -119,6 +120,7 @@ def test_a_slow_reader_gets_the_newest_only_and_without_its_state(world: World) 
     assert "wallet" not in laptop.notifications[0][1]
     laptop.caught_up()
     assert laptop.sequences == [3]
+    assert laptop.effects.count(Superseded("wallet.updated")) == 2
 
 
 def test_a_slot_that_was_overtaken_is_dropped(world: World) -> None:
@@ -296,6 +298,7 @@ def test_a_slow_reader_hears_the_newest_of_each_device(world: World) -> None:
         ("laptop", False),
         ("tablet", True),
     ]
+    assert phone.effects.count(Superseded("device.updated")) == 1
 
 
 def test_what_waits_for_a_slow_reader_is_not_told_after_what_is_newer(world: World) -> None:
@@ -324,3 +327,31 @@ def test_what_a_twin_applied_while_a_resume_was_loaded_is_not_forgotten(world: W
     assert phone.notifications[-1][1]["online"] is False
     assert phone.notifications[-1][1]["appliedSequence"] == 1
     assert world.store.accounts[EMAIL].devices["laptop"].record.applied_sequence == 1
+
+
+# What the hub asks.
+
+
+def test_a_session_knows_what_it_was_told_what_waits_to_be_told_and_what_it_pushed(
+    world: World,
+) -> None:
+    phone, laptop = world.log_in("phone"), world.log_in("laptop")
+    assert (phone.known_sequence, laptop.known_sequence) == (0, 0)
+    laptop.congested = True
+    phone.push(1)
+    world.settle()
+    assert (phone.known_sequence, laptop.known_sequence) == (1, 1)
+    phone.ask("wallet.get")
+    laptop.ask("wallet.push", sequence=2, encryptedWallet="mine", hmac="h", receipt=True)
+    assert (phone.known_sequence, laptop.known_sequence) == (2, 2)
+    assert world.log_in("tablet").known_sequence == 2
+
+
+def test_what_a_get_gave_was_not_told(world: World) -> None:
+    phone, laptop = world.log_in("phone"), world.log_in("laptop")
+    phone.push(1)
+    push = world.take(PushState).perform()
+    laptop.ask("wallet.get")
+    assert laptop.known_sequence == 0
+    push.answer()
+    assert laptop.sequences == [1]

@@ -50,6 +50,7 @@ from wsserver.effects import (
     RestartClock,
     Send,
     StopClock,
+    Superseded,
 )
 from wsserver.gate import Gate, GateLimits
 from wsserver.hub import Hub
@@ -610,6 +611,10 @@ class Peer:
         self.session.device = device
 
     @property
+    def known_sequence(self) -> int:
+        return self.session.known_sequence
+
+    @property
     def presence(self) -> bool:
         return self.session.presence
 
@@ -652,7 +657,7 @@ class Peer:
                 case Close(code=code, reason=reason):
                     assert self.closed is None, "closed once"
                     self.closed = (code, reason)
-                case RestartClock() | StopClock():
+                case RestartClock() | StopClock() | Superseded():
                     pass
                 case _:
                     assert_never(effect)

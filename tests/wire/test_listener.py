@@ -225,3 +225,26 @@ async def test_over_tls_back_pressure_holds_both_ways(server_certificate: Path) 
 
         for letter in letters:
             assert await client.read_text() == letter * 300_000
+
+
+async def test_it_has_settled_once_whoever_connected_has_been_answered() -> None:
+    async with serving() as server:
+        await server.open()
+        await asyncio.wait_for(server.listener.settle(10), 5)
+        late = await server.connect()
+        await eventually(lambda: len(server.listener._openings) == 1)
+        server.listener.stop_accepting()
+
+        settling = asyncio.create_task(server.listener.settle(10))
+        await asyncio.sleep(0)
+        assert not settling.done()
+        await late.upgrade()
+        await asyncio.wait_for(settling, 5)
+        assert len(server.listener.connections) == 2
+
+
+async def test_it_does_not_settle_for_ever() -> None:
+    async with serving() as server:
+        await server.connect()
+        await eventually(lambda: len(server.listener._openings) == 1)
+        await asyncio.wait_for(server.listener.settle(0.01), 5)

@@ -50,6 +50,7 @@ class Socket:
         self.device_id = ""
         self.device: DeviceRecord | None = None
         self.token_hash: bytes | None = None
+        self.known_sequence = 0
         self.idle_since_s = time.monotonic()
 
     async def resume(self, token: str) -> None:
@@ -128,13 +129,17 @@ class Socket:
     def open(self, opened: OpenedSession) -> None:
         """The session is open; it is live once the handshake is accepted."""
         self.token_hash, self._opened = opened.token_hash, opened
+        sequence = 0 if opened.head is None else opened.head.sequence
+        self.known_sequence = max(self.known_sequence, sequence)
 
     # What the hub tells.
 
     def wallet_updated(self, update: Published) -> None:
         """Someone pushed, this device too."""
-        self._updates.append(update.state.sequence)
-        self._news.set()
+        if update.state.sequence > self.known_sequence:
+            self.known_sequence = update.state.sequence
+            self._updates.append(update.state.sequence)
+            self._news.set()
 
     def device_updated(self, device: Device) -> None:
         """It has not asked for it."""

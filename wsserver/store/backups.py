@@ -11,7 +11,8 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,11 +31,21 @@ Progress = Callable[[int, int], None]
 """Told how much is done, and of how much."""
 
 
-def back_up(url: URL, target: Path, *, overwrite: bool, progress: Progress) -> int:
-    """Copy the database to the file ``target``; gives its size in bytes.
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What was made: a file of ``size_bytes``, and how many rows each table in it has."""
 
-    It is there whole and durable, or not at all. A server may go on writing meanwhile: its
-    write-ahead log is not shortened until this is done. Raises StoreError.
+    file: Path
+    size_bytes: int
+    rows: Mapping[str, int]
+
+
+def back_up(url: URL, target: Path, *, overwrite: bool, progress: Progress) -> Backup:
+    """Copy the database to the file ``target``.
+
+    It is there whole and durable, or not at all: found sound, and with as many rows as the database
+    had. A server may go on writing meanwhile: its write-ahead log is not shortened until this is
+    done. Raises StoreError.
     """
     if target.exists() and not overwrite:
         raise StoreError(f"{target} exists already; give the backup a name of its own")
@@ -46,12 +57,15 @@ def back_up(url: URL, target: Path, *, overwrite: bool, progress: Progress) -> i
         # would start that anew.
         operator.count_accounts(connection)
         source: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # sqlite3's
-        with _connect(unfinished) as copy:
+        with open_file(unfinished) as copy:
             source.backup(copy, pages=PAGES_AT_ONCE, progress=_tell(progress))
             _make_plain(copy)
             _check(copy, unfinished)
+            rows = count_rows(copy)
+            if rows != count_rows(source):
+                raise StoreError(f"{target} would not have had the rows of the database")
         _finish(unfinished, target)
-        return target.stat().st_size
+        return Backup(target, target.stat().st_size, rows)
 
 
 def restore(url: URL, backup: Path, *, keep_tokens: bool, replace: bool, progress: Progress) -> int:
@@ -77,7 +91,7 @@ def restore(url: URL, backup: Path, *, keep_tokens: bool, replace: bool, progres
                     f"{database} has {found:,} accounts already; --replace puts the backup in "
                     "their place, for good: make a backup of it first"
                 )
-            with _connect(prepared) as source, _connect(database) as target:
+            with open_file(prepared) as source, open_file(database) as target:
                 source.backup(target, pages=PAGES_AT_ONCE, progress=_tell(progress))
                 target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 return _count_accounts(target)
@@ -90,25 +104,26 @@ def restore(url: URL, backup: Path, *, keep_tokens: bool, replace: bool, progres
 def _prepare(backup: Path, prepared: Path, *, keep_tokens: bool) -> None:
     """A copy of the backup, found whole, of this version's schema, with new epochs."""
     try:
-        with _connect(backup, reading=True) as source, _connect(prepared) as copy:
+        with open_file(backup, reading=True) as source, open_file(prepared) as copy:
             source.backup(copy)
             _check(copy, backup)
     except sqlite3.Error as error:
         raise StoreError(f"{backup} is no backup that can be read: {_name(error)}") from None
     url = URL.create("sqlite", database=str(prepared))
     # Before it is migrated: an empty file would be made a database.
-    with _connect(prepared) as copy:
+    with open_file(prepared) as copy:
         if not copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'accounts'").fetchone():
             raise StoreError(f"{backup} is no backup of a wallet-sync database")
     with open_database(url) as connection:
         for _ in operator.renew_epochs(connection, keep_tokens=keep_tokens):
             pass
-    with _connect(prepared) as copy:
+    with open_file(prepared) as copy:
         _make_plain(copy)
 
 
 @contextlib.contextmanager
-def _connect(file: Path, *, reading: bool = False) -> Iterator[sqlite3.Connection]:
+def open_file(file: Path, *, reading: bool = False) -> Iterator[sqlite3.Connection]:
+    """A file that no server uses; with ``reading`` it stays as it is."""
     # immutable: a backup may lie where nothing can be written.
     mode = "mode=ro&immutable=1" if reading else "mode=rwc"
     connection = sqlite3.connect(
@@ -131,6 +146,18 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
     found = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
     if found != ["ok"]:
         raise StoreError(f"{file} is damaged: {found[0]}")
+
+
+def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """The rows of each table that has any place in a backup, by name."""
+    names = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
+        "AND name <> 'alembic_version' ORDER BY name"
+    ).fetchall()
+    counts = {}
+    for (name,) in names:
+        ((counts[name],),) = connection.execute(f'SELECT count(*) FROM "{name}"')  # noqa: S608  # a table's own name
+    return counts
 
 
 def _count_accounts(connection: sqlite3.Connection) -> int:
@@ -160,12 +187,13 @@ def _unfinished(target: Path) -> Iterator[Path]:
 
 
 def _finish(unfinished: Path, target: Path) -> None:
-    _sync(unfinished)
+    sync_path(unfinished)
     os.replace(unfinished, target)
-    _sync(target.absolute().parent)
+    sync_path(target.absolute().parent)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """A file's content, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

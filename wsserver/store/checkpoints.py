@@ -16,7 +16,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, Engine
@@ -38,10 +39,16 @@ PAGE_BYTES: Final = 4096
 
 
 class Checkpointer:
-    """``engine`` gives connections that do not checkpoint by themselves."""
+    """``engine`` gives connections that do not checkpoint by themselves.
 
-    def __init__(self, engine: Engine, *, after_bytes: int) -> None:
+    ``observe_checkpoint`` is called on the thread, with the seconds that one took.
+    """
+
+    def __init__(
+        self, engine: Engine, *, after_bytes: int, observe_checkpoint: Callable[[float], None]
+    ) -> None:
         self._engine = engine
+        self._observe_checkpoint = observe_checkpoint
         self._after_bytes = after_bytes
         self._exclusion = threading.Lock()
         """Held during each transaction of the lane, and while the rest is copied."""
@@ -90,6 +97,7 @@ class Checkpointer:
         self._due.wait()
         if self._ending:
             return
+        began_s = time.monotonic()
         with self._engine.connect() as connection:
             is_long = _copy(connection)
             with self._exclusion:
@@ -97,6 +105,7 @@ class Checkpointer:
                     _copy(connection)
                 self._uncopied_bytes = 0
                 self._due.clear()
+        self._observe_checkpoint(time.monotonic() - began_s)
 
 
 def _copy(connection: Connection) -> bool:

@@ -74,7 +74,8 @@ class Lane:
     """One thread, one connection, one queue. ``submit`` and ``waiting`` are for the event loop.
 
     ``begin`` gives the transaction that a batch is done in. ``observe_batch`` is called on the
-    lane's thread, after a batch was answered, with its size.
+    lane's thread, after a batch was answered, with its size and the seconds until its commit;
+    ``count_fault`` when the database failed one.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class Lane:
         *,
         limits: LaneLimits,
         clock: Callable[[], float],
-        observe_batch: Callable[[int], None],
+        observe_batch: Callable[[int, float], None],
+        count_fault: Callable[[], None],
         begin: Begin = lambda connection, batch: connection.begin(),
     ) -> None:
         self.name = name
@@ -96,6 +98,7 @@ class Lane:
         self._limits = limits
         self._clock = clock
         self._observe_batch = observe_batch
+        self._count_fault = count_fault
         self._begin = begin
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         # Each has one writer: the event loop, and the lane's thread.
@@ -173,9 +176,11 @@ class Lane:
             self._deliver(late)
             batch = [waiting for waiting in batch if waiting.since_s >= oldest_s]
         if batch:
+            began_s = self._clock()
             answers = self._attempt(batch)
+            taken_s = self._clock() - began_s
             self._deliver(list(zip(batch, answers, strict=True)))
-            self._observe_batch(len(batch))
+            self._observe_batch(len(batch), taken_s)
 
     def _attempt(self, batch: list[Waiting]) -> list[Any]:
         """An answer for each: from one transaction, or from smaller ones where an operation fails.
@@ -224,6 +229,7 @@ class Lane:
 
     def _report_fault(self, error: Exception, count: int) -> None:
         """One line when the database begins to fail, not one for each batch until it recovers."""
+        self._count_fault()
         fault = describe(error)
         if fault != self._fault:
             self._fault = fault

@@ -40,6 +40,7 @@ from wsserver.operations import (
     DeviceRecord,
     EndSession,
     FindAllowed,
+    FindMoved,
     FindNewestNotice,
     FindToken,
     FinishReset,
@@ -53,6 +54,7 @@ from wsserver.operations import (
     LoadSession,
     LoadWallet,
     MarkSeen,
+    Moved,
     Notice,
     OpenedSession,
     OpenSession,
@@ -196,6 +198,8 @@ class Memory:
                 if device_id not in account.devices:
                     raise NoSuchDevice
                 del account.devices[device_id]
+            case FindMoved():
+                return self._find_moved(operation)
             case FindNewestNotice():
                 return self.notices[-1].notice_id if self.notices else 0
             case LoadNotices(after, limit):
@@ -211,6 +215,24 @@ class Memory:
             case _:
                 return self._perform_mailed(operation)
         return None
+
+    def _find_moved(self, operation: FindMoved) -> tuple[Moved, ...]:
+        moved, states = [], 0
+        for standing in operation.standings:
+            account = self.accounts.get(standing.account_id)
+            head = None if account is None else account.head
+            ended = tuple(
+                (token_hash, _tell_end(account, device_id))
+                for device_id, token_hash in standing.sessions
+                if not _is_live(account, device_id, token_hash)
+            )
+            newer = head is not None and head.sequence > standing.sequence
+            if ended or newer:
+                states += newer
+                sequence = 0 if head is None else head.sequence
+                state = head if newer and states <= operation.states_max else None
+                moved.append(Moved(standing.account_id, sequence, state, ended))
+        return tuple(moved)
 
     # What goes by mail.
 
@@ -472,6 +494,23 @@ def _credentials(account: _Account | None) -> Credentials | None:
     if account is None:
         return None
     return Credentials(account.account_id, account.password, account.verified, account.disabled)
+
+
+def _is_live(account: _Account | None, device_id: str, token_hash: bytes) -> bool:
+    device = None if account is None or account.disabled else account.devices.get(device_id)
+    return device is not None and device.token_hash == token_hash
+
+
+def _tell_end(account: _Account | None, device_id: str) -> str | None:
+    """Why a token of the device has ended, as far as can be told."""
+    if account is None:
+        return "account_deleted"
+    if account.disabled:
+        return "account_disabled"
+    device = account.devices.get(device_id)
+    if device is None:
+        return "device_revoked"
+    return "replaced" if device.token_hash is not None else None
 
 
 def _make_room(account: _Account, operation: OpenSession) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
@@ -15,6 +16,8 @@ from wsserver.store.context import Installation
 from wsserver.store.errors import SchemaTooNew as SchemaTooNew
 from wsserver.store.errors import SchemaTooOld
 from wsserver.store.tables import installation, newest_sequence, versions
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def migrate(connection: Connection) -> tuple[str | None, str]:
@@ -44,9 +47,16 @@ def check_schema(connection: Connection) -> None:
         )
 
 
+def find_newest_revision() -> str:
+    """The schema's revision of this version of the server."""
+    newest = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    assert newest is not None, "there is at least one migration"
+    return newest
+
+
 def _configure(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     return config
 

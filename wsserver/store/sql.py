@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import time
@@ -27,6 +28,7 @@ from wsserver.operations import (
     CreateAccount,
     EndSession,
     FindAllowed,
+    FindMoved,
     FindNewestNotice,
     FindToken,
     FinishReset,
@@ -51,7 +53,7 @@ from wsserver.operations import (
     StartRegistration,
     StartReset,
 )
-from wsserver.store import accounts, devices, notices, registrations, wallets
+from wsserver.store import accounts, devices, moved, notices, registrations, wallets
 from wsserver.store.checkpoints import CHECKPOINT_BYTES, Checkpointer
 from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.databases import (
@@ -98,6 +100,7 @@ _SINGLE: dict[type[Operation[Any]], Callable[[Connection, Context, Any], Any]] =
     ActivateRegistration: registrations.activate_registration,
     StartReset: registrations.start_reset,
     FinishReset: registrations.finish_reset,
+    FindMoved: moved.find_moved,
     FindNewestNotice: notices.find_newest_notice,
     LoadNotices: notices.load_notices,
     ProbeWrite: _probe_write,
@@ -150,7 +153,9 @@ class SqlStore:
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
-        observe_batch: Callable[[str, int], None] = lambda lane, operations: None,
+        observe_batch: Callable[[str, int, float], None] = lambda lane, operations, seconds: None,
+        observe_checkpoint: Callable[[float], None] = lambda seconds: None,
+        count_fault: Callable[[str], None] = lambda lane: None,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
     ) -> None:
         self._url = parse_url(url)
@@ -162,6 +167,8 @@ class SqlStore:
         self._busy_timeout_s = busy_timeout_s
         self._clock = clock
         self._observe_batch = observe_batch
+        self._observe_checkpoint = observe_checkpoint
+        self._count_fault = count_fault
         self._checkpoint_bytes = checkpoint_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: ServingGuard | None = None
@@ -182,7 +189,11 @@ class SqlStore:
         reading_limits = replace(limits, batch_operations=fewer)
         reader = create_store_engine(self._url, reading=True, busy_timeout_s=self._busy_timeout_s)
         writer = create_store_engine(self._url, busy_timeout_s=self._busy_timeout_s)
-        checkpointer = Checkpointer(writer, after_bytes=self._checkpoint_bytes)
+        checkpointer = Checkpointer(
+            writer,
+            after_bytes=self._checkpoint_bytes,
+            observe_checkpoint=self._observe_checkpoint,
+        )
         checkpointer.start()
         # Apart, so that thousands of resumes are read in large sets, and wait for no large wallet.
         self._resuming = self._start_lane("resuming lane", reader, reading_limits)
@@ -213,6 +224,11 @@ class SqlStore:
     def waiting(self) -> dict[str, int]:
         """How many operations wait, by lane."""
         return {lane.name: lane.waiting for lane in self._threads if isinstance(lane, Lane)}
+
+    @property
+    def waiting_max(self) -> int:
+        """How many operations may wait in a lane."""
+        return self._limits.queue_operations
 
     async def close(self, timeout_s: float = 60.0) -> None:
         """Finish what waits; then end the lanes and their connections.
@@ -255,7 +271,8 @@ class SqlStore:
             self._hand_over,
             limits=limits,
             clock=self._clock,
-            observe_batch=lambda operations: self._observe_batch(name, operations),
+            observe_batch=functools.partial(self._observe_batch, name),
+            count_fault=functools.partial(self._count_fault, name),
             **options,
         )
         lane.start()

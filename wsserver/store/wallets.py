@@ -226,7 +226,7 @@ def load_wallet(
             raise BadToken
     if sequence is None:
         row = connection.execute(_LATEST, {"account_id": account_id}).one_or_none()
-        return None if row is None else _state(row)
+        return None if row is None else state_of_row(row)
     return _load_version(connection, context, account_id, sequence)
 
 
@@ -267,7 +267,7 @@ def _load_version(
         "sequence": sequence,
     }
     row = connection.execute(_VERSION, parameters).one_or_none()
-    return None if row is None else _state(row)
+    return None if row is None else state_of_row(row)
 
 
 def state_of(
@@ -279,5 +279,6 @@ def state_of(
     )
 
 
-def _state(row: Row[*tuple[Any, ...]]) -> WalletState:
+def state_of_row(row: Row[*tuple[Any, ...]]) -> WalletState:
+    """The state that a row of `versions` holds."""
     return state_of(row.sequence, row.encrypted_wallet, row.hmac, row.device_id, row.updated_at)

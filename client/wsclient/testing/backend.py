@@ -82,7 +82,7 @@ class Backend:
             store=self._store,
             passwords=_Passwords(),
             send_letter=_send_no_letter,
-            metrics=Metrics(queues=dict, connections=lambda: 0),
+            metrics=Metrics(),
         )
 
     async def stop(self, *, abrupt: bool) -> None:

@@ -1,0 +1,55 @@
+"""Writes docs/reference/metrics.md from the figures themselves, or checks that it is true."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from wsserver.figures import FIGURES
+
+PAGE = Path(__file__).parent.parent / "docs/reference/metrics.md"
+
+HEAD = """# Metrics of the server
+
+What `/metrics` on the admin port shows to [Prometheus](https://prometheus.io). How to collect it,
+a dashboard and alerts: [monitor a server](../how-to/monitor.md). What the limits are is told on
+[a page of their own](limits.md). Times are in seconds, sizes in bytes. A histogram `x` is stored as
+`x_bucket`, `x_sum` and `x_count`. No figure tells of an account.
+
+This page is written by `tools/metrics_page.py`.
+
+| metric | kind | labels | what |
+|---|---|---|---|
+"""
+
+PROCESS = """
+Of the process, on Linux, by Prometheus' own client for Python: `process_resident_memory_bytes`,
+`process_virtual_memory_bytes`, `process_cpu_seconds_total`, `process_open_fds`, `process_max_fds`,
+`process_start_time_seconds`; and of its Python everywhere: `python_info`,
+`python_gc_collections_total`, `python_gc_objects_collected_total`,
+`python_gc_objects_uncollectable_total`.
+"""
+
+
+def render() -> str:
+    """The page."""
+    rows = []
+    for figure in FIGURES:
+        labels = ", ".join(f"`{label}`" for label in figure.labels)
+        rows.append(f"| `{figure.name}` | {figure.kind} | {labels} | {figure.meaning} |\n")
+    return HEAD + "".join(rows) + PROCESS
+
+
+def main(arguments: list[str]) -> int:
+    """0 when the page is, or was made, true; 1 when it is stale."""
+    if arguments == ["--write"]:
+        PAGE.write_text(render())
+        return 0
+    if not PAGE.exists() or PAGE.read_text() != render():
+        print(f"{PAGE} is stale: run tools/metrics_page.py --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
