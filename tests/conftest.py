@@ -28,6 +28,40 @@ def postgresql() -> Iterator[PostgreSQL]:
         server.close()
 
 
+class Databases:
+    """Gives databases that have the schema already, and does away with them afterwards."""
+
+    def __init__(self, server: PostgreSQL) -> None:
+        from wsserver.store.databases import open_database, parse_url
+
+        self.server = server
+        self._template = server.create_database()
+        self._made: list[str] = []
+        with open_database(parse_url(self._template)):
+            pass
+
+    def create(self) -> str:
+        """The URL of a fresh one."""
+        self._made.append(self.server.create_database(self._template))
+        return self._made[-1]
+
+    def drop_all(self) -> None:
+        while self._made:
+            self.server.drop_database(self._made.pop())
+
+
+@pytest.fixture(scope="session")
+def _databases(postgresql: PostgreSQL) -> Databases:
+    return Databases(postgresql)
+
+
+@pytest.fixture
+def databases(_databases: Databases) -> Iterator[Databases]:
+    """Databases of PostgreSQL for one test."""
+    yield _databases
+    _databases.drop_all()
+
+
 @pytest.fixture(scope="session")
 def nats() -> Iterator[Nats]:
     """A NATS server for many tests: none of them stops it."""

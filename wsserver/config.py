@@ -85,7 +85,16 @@ class Settings(BaseSettings):
         "off. Needs the extra lbry.",
     )
     database_url: str = Field(
-        "sqlite:///wallet-sync.db", description="SQLAlchemy URL of the database."
+        "sqlite:///wallet-sync.db",
+        description="SQLAlchemy URL of the database: sqlite:///FILE, or "
+        "postgresql://USER:PASSWORD@HOST/DATABASE, which needs the extra postgresql.",
+    )
+    database_lanes: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Connections that write to PostgreSQL at once, besides two that read; SQLite "
+        "has one.",
     )
     workers: int = Field(
         1,

@@ -22,8 +22,7 @@ from wsserver.command_parts import (
 from wsserver.lbry.importing import take_over_file
 from wsserver.options import fail, load_or_exit, print_json, setting_options
 from wsserver.store import backup_folder, backups, operator
-from wsserver.store.databases import parse_url
-from wsserver.store.guard import ServingGuard
+from wsserver.store.databases import parse_url, refusing_beside_servers
 
 EXIT_BUSY: Final = 3
 EXIT_STUCK: Final = 4
@@ -52,8 +51,7 @@ def renew_epochs(keep_tokens: bool, as_json: bool, **flags: Any) -> None:
     renewed = 0
     # The guard is let go last: a server that starts must find the new epochs committed.
     with contextlib.ExitStack() as after_commit, open_named(flags) as connection:
-        guard = ServingGuard(str(connection.engine.url.database))
-        after_commit.callback(guard.release)
+        after_commit.enter_context(refusing_beside_servers(connection))
         with click.progressbar(
             length=operator.count_accounts(connection),
             label="renewing epochs",

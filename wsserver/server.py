@@ -12,7 +12,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
 from wsserver.metrics import Distribution, Metrics
-from wsserver.operations import Operation, ProbeWrite, SendLetter
+from wsserver.operations import Operation, ProbeWrite, PushState, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
 from wsserver.post import PostOffice
@@ -136,11 +136,15 @@ class Server:
             history_depth=settings.history_depth,
             token_lifetime_s=settings.token_lifetime_s,
             answer=self._take_answer,
+            doubt=self._note_doubt,
+            lanes=settings.database_lanes,
             observe_batch=self._metrics.observe_batch,
             observe_checkpoint=self._metrics.checkpoint_seconds.observe,
             count_fault=self._metrics.count_database_error,
         )
-        installed = await self._store.open(exclusive=transport is None)
+        installed = await self._store.open(
+            exclusive=transport is None, shared=transport is not None
+        )
         # A figure that begins with its first failure can't be seen to rise.
         self._metrics.database_errors.update(dict.fromkeys(self._store.waiting, 0))
         self._passwords = PasswordPool(
@@ -384,6 +388,13 @@ class Server:
         self, operation: Operation[Any], answer: Any, done: Callable[[Any], None]
     ) -> None:
         self._engine.take_answer(operation, answer, done)
+
+    def _note_doubt(self, operations: Sequence[Operation[Any]]) -> None:
+        """Pushes may have been committed, or not: whoever has to hear of them looks."""
+        if self._bus is not None:
+            for operation in operations:
+                if isinstance(operation, PushState):
+                    self._bus.doubt(operation.account_id, operation.sequence)
 
     def _send_letter(self, operation: SendLetter) -> None:
         assert self._post is not None, "only mode email sends mail"

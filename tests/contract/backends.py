@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine, insert, update
@@ -136,7 +138,10 @@ class MemoryBackend(Backend):
 
 @dataclass(slots=True)
 class SqlBackend(Backend):
-    """A SqlStore, and a connection of another process's kind to its database."""
+    """A SqlStore, and a connection of another process's kind to its database.
+
+    ``path``: its file, on SQLite.
+    """
 
     engine: Engine = field(kw_only=True)
     path: Path = field(kw_only=True)
@@ -206,18 +211,23 @@ async def open_memory(
         await store.close()
 
 
+def open_sqlite(path: Path, **options: Any) -> AbstractAsyncContextManager[SqlBackend]:
+    return open_sql(f"sqlite:///{path}", path=path, **options)
+
+
 @contextlib.asynccontextmanager
-async def open_sqlite(
-    path: Path,
+async def open_sql(
+    url: str,
     *,
+    path: Path = Path(),
     history_depth: int = HISTORY_DEPTH,
     token_lifetime_s: int = TOKEN_LIFETIME_S,
+    opening: Mapping[str, bool] = MappingProxyType({}),
     **options: Any,
 ) -> AsyncIterator[SqlBackend]:
     clock = Clock()
     answered: list[tuple[Operation[Any], Any]] = []
     batches: list[tuple[str, int]] = []
-    url = f"sqlite:///{path}"
 
     def answer(operation: Operation[Any], answer: Any, done: Done) -> None:
         answered.append((operation, answer))
@@ -234,7 +244,7 @@ async def open_sqlite(
             **options,
         },
     )
-    await store.open()
+    await store.open(**opening)
     try:
         engine = create_store_engine(parse_url(url))
         yield SqlBackend(store, clock, answered, engine=engine, path=path, batches=batches)

@@ -9,16 +9,29 @@ from typing import Any
 
 import pytest
 
-from tests.contract.backends import Account, Backend, Login, open_memory, open_sqlite, register
+from tests.conftest import Databases
+from tests.contract.backends import (
+    Account,
+    Backend,
+    Login,
+    open_memory,
+    open_sql,
+    open_sqlite,
+    register,
+)
 
 OpenBackend = Callable[..., AbstractAsyncContextManager[Backend]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def open_backend(request: pytest.FixtureRequest, tmp_path: Path) -> OpenBackend:
     """Opens a store of each kind, with options of its own."""
     if request.param == "memory":
         return open_memory
+    if request.param == "postgresql":
+        databases: Databases = request.getfixturevalue("databases")
+        # One writing lane: what waits together is one batch.
+        return lambda **options: open_sql(databases.create(), **{"lanes": 1, **options})
     numbers = iter(range(1000))
 
     def open_numbered(**options: Any) -> AbstractAsyncContextManager[Backend]:

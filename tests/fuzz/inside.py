@@ -325,7 +325,11 @@ class Inside:
             await asyncio.sleep(0)
             return None
 
-        return self.listen(None, AdminPages(probe=probe, metrics=lambda: b"").answer)
+        async def expose() -> bytes:
+            await asyncio.sleep(0)
+            return b""
+
+        return self.listen(None, AdminPages(probe=probe, metrics=expose).answer)
 
     def listen_echo(self) -> tuple[Listener, list[Echo]]:
         """A port with an echo behind it, and what is mounted there."""

@@ -396,7 +396,7 @@ async def test_a_push_is_not_tried_on_a_connection_that_was_lost(
 ) -> None:
     backend = phone.account.backend
     assert isinstance(backend, SqlBackend)
-    lane = backend.store._writing  # type: ignore[attr-defined]  # no other way to lose it
+    lane = backend.store._writing[0]  # type: ignore[attr-defined]  # no other way to lose it
     lane._connection.connection.driver_connection.close()
 
     await assert_unavailable(backend, phone.pushing(1))

@@ -31,7 +31,7 @@ def backend_of(phone: Login) -> SqlBackend:
 
 def known_to(backend: SqlBackend) -> Known:
     lane: Any = backend.store
-    found: Known = lane._writing._connection.info[Known]
+    found: Known = lane._writing[0]._connection.info[Known]
     return found
 
 
@@ -41,7 +41,7 @@ async def test_the_second_push_of_a_device_reads_nothing(phone: Login) -> None:
     lane: Any = backend.store
     statements: list[str] = []
     event.listen(
-        lane._writing._engine,
+        lane._writing[0]._engine,
         "before_cursor_execute",
         lambda connection, cursor, text, *rest: statements.append(text),
     )

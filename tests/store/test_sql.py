@@ -45,7 +45,7 @@ def test_the_url_of_a_file_names_it(url: str, expected: str) -> None:
         ("wallet-sync.db", "is not one that SQLAlchemy can read"),
         (f"joe:{PASSWORD}@database", "is not one that SQLAlchemy can read"),
         (f"postgresql://joe:{PASSWORD}@db:port/x", "is not one that SQLAlchemy can read"),
-        (f"postgresql://joe:{PASSWORD}@db/x", "'postgresql' are not supported"),
+        (f"postgresql+asyncpg://joe:{PASSWORD}@db/x", r"'postgresql\+asyncpg' are not supported"),
         (f"mysql+pymysql://joe:{PASSWORD}@db/x", r"'mysql\+pymysql' are not supported"),
         ("sqlite+aiosqlite:///wallet-sync.db", r"'sqlite\+aiosqlite' are not supported"),
         ("sqlite://wallet-sync.db", "names a host"),

@@ -190,6 +190,12 @@ class Bus:
                 self._hub.publish(event)
         self._flush_soon()
 
+    def doubt(self, account_id: int, sequence: int) -> None:
+        """Nobody knows whether a push of it was committed here: all nodes look."""
+        self._say(account_id, Stands(account_id, sequence))
+        self._looking.move(account_id)
+        self._flush_soon()
+
     def look(self, account_id: int) -> None:
         """A session of the account has opened: what ended its token may have come meanwhile."""
         if not self._peers.alone:

@@ -26,7 +26,6 @@ from wsserver.store.imports import (
     take_over,
 )
 from wsserver.store.schema import install
-from wsserver.store.sqlite import find_folder
 from wsserver.store.tables import installation
 
 CHUNK: Final = 200
@@ -87,7 +86,6 @@ def take_over_file(
 
 def _prepare(url: URL, history_depth: int, now_ms: int) -> None:
     """Make the database where there is none; one that a server has made is left as it is."""
-    find_folder(url)
     opened = open_live_database(url) if database_exists(url) else open_database(url)
     with opened as connection:
         if connection.execute(select(installation.c.id)).one_or_none() is None:

@@ -6,7 +6,6 @@ import secrets
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from wsschema.errors import (
     AccountDisabled,
@@ -31,6 +30,7 @@ from wsserver.operations import (
 )
 from wsserver.store import wallets
 from wsserver.store.context import Context
+from wsserver.store.rows import by_dialect
 from wsserver.store.tables import (
     accounts,
     devices,
@@ -55,7 +55,7 @@ _CREDENTIALS = select(
 )
 _BY_EMAIL = _CREDENTIALS.where(accounts.c.email == bindparam("email"))
 _BY_ID = _CREDENTIALS.where(accounts.c.id == bindparam("account_id"))
-_BY_ID_LOCKED = _BY_ID.add_columns(newest_sequence().label("sequence")).with_for_update()
+_WITH_SEQUENCE = _BY_ID.add_columns(newest_sequence().label("sequence"))
 _KEY_DERIVATION = select(
     accounts.c.id,
     func.coalesce(accounts.c.client_salt_seed, "0" * CLIENT_SALT_SEED_HEX_DIGITS),
@@ -64,14 +64,16 @@ _KEY_DERIVATION = select(
     func.coalesce(accounts.c.kdf_p, _ANY_KDF.p),
 ).select_from(installation.outerjoin(accounts, accounts.c.email == bindparam("email")))
 """Always one row: to make one of nothing took 30 microseconds less, and so told who is unknown."""
-_SESSION_LOCKED = (
+_SESSION = (
     _CREDENTIALS.add_columns(newest_sequence().label("sequence"), devices.c.device_id)
     .join_from(devices, accounts)
     .where(
         devices.c.token_hash == bindparam("token_hash"),
         devices.c.account_id == bindparam("account_id"),
     )
-    .with_for_update()
+)
+_CREATE = by_dialect(
+    lambda insert: insert(accounts).on_conflict_do_nothing(index_elements=["email"])
 )
 
 
@@ -114,10 +116,7 @@ def create_account(connection: Connection, context: Context, operation: CreateAc
         "disabled": False,
         "created_at": context.now_ms(),
     }
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    made = connection.execute(
-        dialect.insert(accounts).values(values).on_conflict_do_nothing(index_elements=["email"])
-    )
+    made = connection.execute(_CREATE[connection.dialect.name].values(values))
     if made.rowcount == 0:
         raise AccountExists
 
@@ -126,11 +125,11 @@ def replace_password(connection: Connection, context: Context, operation: Replac
     """New credentials and the re-encrypted wallet; ends every token, keeps no earlier version."""
     account_id, wallet = operation.account_id, operation.wallet
     if operation.token_hash is None:
-        row, device_id = lock_checked(connection, account_id, operation.checked), NO_DEVICE
+        row, device_id = load_checked(connection, account_id, operation.checked), NO_DEVICE
         if row.disabled:
             raise AccountDisabled
     else:
-        row = _lock_session(connection, operation)
+        row = _load_session(connection, operation)
         device_id = row.device_id
     if wallet is None and row.sequence:
         raise WalletExists
@@ -164,18 +163,18 @@ def replace_password(connection: Connection, context: Context, operation: Replac
 
 def remove_account(connection: Connection, context: Context, operation: RemoveAccount) -> None:
     """Delete the account and all that belongs to it."""
-    _lock_session(connection, operation)
+    _load_session(connection, operation)
     connection.execute(delete(accounts).where(accounts.c.id == operation.account_id))
 
 
-def lock_checked(
+def load_checked(
     connection: Connection, account_id: int, checked: PasswordHash
 ) -> Row[*tuple[Any, ...]]:
-    """The account's row, locked, if the hash that was checked is still the stored one.
+    """The account's row, if the hash that was checked is still the stored one.
 
     A login that was in scrypt while a password change was committed gets nothing for the old one.
     """
-    row = connection.execute(_BY_ID_LOCKED, {"account_id": account_id}).one_or_none()
+    row = connection.execute(_WITH_SEQUENCE, {"account_id": account_id}).one_or_none()
     if row is None or password_of(row) != checked:
         raise BadCredentials
     return row
@@ -186,12 +185,12 @@ def make_epoch() -> str:
     return secrets.token_hex(16)
 
 
-def _lock_session(
+def _load_session(
     connection: Connection, operation: ReplacePassword | RemoveAccount
 ) -> Row[*tuple[Any, ...]]:
-    """The account's row with the token's device, locked, if the checked hash is still stored."""
+    """The account's row with the token's device, if the checked hash is still the stored one."""
     parameters = {"token_hash": operation.token_hash, "account_id": operation.account_id}
-    row = connection.execute(_SESSION_LOCKED, parameters).one_or_none()
+    row = connection.execute(_SESSION, parameters).one_or_none()
     if row is None:
         raise BadToken
     if password_of(row) != operation.checked:

@@ -19,7 +19,7 @@ from typing import Final
 from sqlalchemy import URL
 
 from wsserver.store import operator
-from wsserver.store.databases import open_database, open_live_database
+from wsserver.store.databases import open_database, open_live_database, require_sqlite
 from wsserver.store.errors import StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.sqlite import find_folder
@@ -47,6 +47,7 @@ def back_up(url: URL, target: Path, *, overwrite: bool, progress: Progress) -> B
     had. A server may go on writing meanwhile: its write-ahead log is not shortened until this is
     done. Raises StoreError.
     """
+    require_sqlite(url, "back up with pg_dump, or with its continuous archiving")
     if target.exists() and not overwrite:
         raise StoreError(f"{target} exists already; give the backup a name of its own")
     with (
@@ -75,6 +76,7 @@ def restore(url: URL, backup: Path, *, keep_tokens: bool, replace: bool, progres
     to life; ``keep_tokens`` leaves them. ``replace``: also where the database has accounts. Raises
     StoreError: a server is running, the backup is damaged, is no backup, is of a later version.
     """
+    require_sqlite(url, "restore with pg_restore, then run `wsserver epoch renew`")
     if not backup.is_file():
         raise StoreError(f"there is no file {backup}")
     folder = find_folder(url)

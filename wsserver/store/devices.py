@@ -44,7 +44,7 @@ from wsserver.operations import (
     TokenOwner,
 )
 from wsserver.store import wallets
-from wsserver.store.accounts import lock_checked, password_values
+from wsserver.store.accounts import load_checked, password_values
 from wsserver.store.context import Context
 from wsserver.store.rows import read_rows, write_rows
 from wsserver.store.tables import accounts, devices, versions
@@ -70,14 +70,13 @@ DEVICE = (
 """The columns of a `DeviceRecord`, from `WITH_LATEST`."""
 WITH_LATEST = devices.join(accounts).outerjoin(versions, wallets.LATEST)
 """Devices with their accounts, and with the latest version of each, where there is one."""
-_SESSION_LOCKED = (
+_SESSION = (
     select(*DEVICE, func.coalesce(versions.c.sequence, 0).label("sequence"))
     .select_from(WITH_LATEST)
     .where(
         devices.c.token_hash == bindparam("token_hash"),
         devices.c.account_id == bindparam("account_id"),
     )
-    .with_for_update()
 )
 _SESSIONS: _Query = select(
     devices.c.token_hash,
@@ -180,7 +179,7 @@ def load_devices(connection: Connection, context: Context, operation: LoadDevice
 def open_session(connection: Connection, context: Context, operation: OpenSession) -> OpenedSession:
     """Give the device a new token in place of its last, making room for it where there is none."""
     account_id, device_id = operation.account_id, operation.device_id
-    account = lock_checked(connection, account_id, operation.checked)
+    account = load_checked(connection, account_id, operation.checked)
     if account.disabled:
         raise AccountDisabled
     token = secrets.token_hex(32)
@@ -263,7 +262,7 @@ def end_session(connection: Connection, context: Context, operation: EndSession)
 
 def remove_device(connection: Connection, context: Context, operation: RemoveDevice) -> None:
     """Take the device and its token away."""
-    _lock_session(connection, operation)
+    _load_session(connection, operation)
     removed = connection.execute(
         delete(devices).where(
             devices.c.account_id == operation.account_id,
@@ -278,7 +277,7 @@ def acknowledge_state(
     connection: Connection, context: Context, operation: AcknowledgeState
 ) -> Acknowledged:
     """Note what the device has applied; a lower sequence than the last changes nothing."""
-    row = _lock_session(connection, operation)
+    row = _load_session(connection, operation)
     if operation.sequence > row.sequence:
         text = f"sequence {operation.sequence} is not stored; the latest is {row.sequence}"
         raise NoSuchVersion(text)
@@ -302,11 +301,11 @@ def mark_seen(
     return [None for _ in operations]
 
 
-def _lock_session(
+def _load_session(
     connection: Connection, operation: AcknowledgeState | RemoveDevice
 ) -> Row[*tuple[Any, ...]]:
     parameters = {"token_hash": operation.token_hash, "account_id": operation.account_id}
-    row = connection.execute(_SESSION_LOCKED, parameters).one_or_none()
+    row = connection.execute(_SESSION, parameters).one_or_none()
     if row is None:
         raise BadToken
     return row

@@ -4,7 +4,8 @@ State: a `Known` for each writing connection, kept with it: a transaction that f
 connection, and what is known goes with it. Used on the lane's thread alone.
 
 It holds while no one else writes, which a SQLite file has in one process at a time but for the
-operator's commands: those show by ``PRAGMA data_version``, which is read in every transaction.
+operator's commands: those show by ``PRAGMA data_version``, which is read in every transaction. On
+PostgreSQL any number of processes write, so that nothing is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from wsserver.operations import (
     StartRegistration,
     StartReset,
 )
-from wsserver.store.rows import execute_text
+from wsserver.store.rows import execute_text, is_postgresql
 
 ACCOUNTS_MAX: Final = 20_000
 """Accounts that are kept in mind, half a KiB each; beyond that all are read anew."""
@@ -81,7 +82,12 @@ class Known:
 
 
 def recall(connection: Connection) -> Known:
-    """What is known by this connection, which has a transaction under way."""
+    """What is known by this connection, which has a transaction under way.
+
+    Nothing on PostgreSQL, where anyone may have written since.
+    """
+    if is_postgresql(connection):
+        return Known()
     known: Known = connection.info.setdefault(Known, Known())
     ((data_version,),) = execute_text(connection, "PRAGMA data_version")
     known.keep_if(data_version)

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_MS: Final = 1000
 """When a client may try again what the store could not do."""
+_PAUSES_S: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Before a transaction is tried again: at once after a deadlock, which another one has survived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,9 @@ class Waiting:
 Run = Callable[[Connection, Sequence[Operation[Any]]], list[Any]]
 """Gives an answer or an RpcError for each operation; what else it raises sinks the transaction."""
 
+Doubt = Callable[[Sequence[Operation[Any]]], None]
+"""Told of operations of which nobody knows whether they were committed, on the lane's thread."""
+
 Begin = Callable[[Connection, Sequence[Waiting]], AbstractContextManager[Any]]
 """Begins the transaction of a batch; leaving it commits, or rolls back what has failed."""
 
@@ -70,12 +75,18 @@ Deliver = Callable[[list[tuple[Waiting, Any]]], None]
 """Hands the answers of one transaction over to the event loop; called on the lane's thread."""
 
 
+class InDoubt(Exception):
+    """The connection was lost while a transaction was being committed: it may have been, or not."""
+
+
 class Lane:
     """One thread, one connection, one queue. ``submit`` and ``waiting`` are for the event loop.
 
     ``begin`` gives the transaction that a batch is done in. ``observe_batch`` is called on the
     lane's thread, after a batch was answered, with its size and the seconds until its commit;
-    ``count_fault`` when the database failed one.
+    ``count_fault`` when the database failed one. ``tries_again``: a database at fault is tried for
+    as long as the operations may wait, for it is another machine's and may come back; and a
+    connection that is lost in a commit leaves it in ``doubt``.
     """
 
     def __init__(
@@ -90,6 +101,8 @@ class Lane:
         observe_batch: Callable[[int, float], None],
         count_fault: Callable[[], None],
         begin: Begin = lambda connection, batch: connection.begin(),
+        tries_again: bool = False,
+        doubt: Doubt = lambda operations: None,
     ) -> None:
         self.name = name
         self._engine = engine
@@ -100,6 +113,9 @@ class Lane:
         self._observe_batch = observe_batch
         self._count_fault = count_fault
         self._begin = begin
+        self._tries_again = tries_again
+        self._doubt = doubt
+        self._ending = threading.Event()
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         # Each has one writer: the event loop, and the lane's thread.
         self._submitted_bytes = 0
@@ -125,6 +141,10 @@ class Lane:
             raise Unavailable(
                 "the server has more to do than it can", retry_after_ms=RETRY_AFTER_MS
             )
+        self.submit_anyway(operation, done, size_bytes=size_bytes)
+
+    def submit_anyway(self, operation: Operation[Any], done: Done, *, size_bytes: int = 0) -> None:
+        """Queue it, however full the queue is."""
         self._submitted_bytes += size_bytes
         self._queue.put(Waiting(operation, size_bytes, self._clock(), done))
 
@@ -134,6 +154,7 @@ class Lane:
         Gives False when ``timeout_s`` was too short: then the thread ends with the process. The
         caller submits nothing from here on: it would never be answered.
         """
+        self._ending.set()
         self._queue.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -189,12 +210,16 @@ class Lane:
         """
         answers: list[Any] = []
         parts = [batch]
+        pauses_s = iter(_PAUSES_S)
         while parts:
             part = parts.pop()
             try:
                 answers += self._transact(part)
             except Exception as error:
                 if _is_database_at_fault(error):
+                    if self._may_try_again(error, part, next(pauses_s, _PAUSES_S[-1])):
+                        parts.append(part)
+                        continue
                     # The rest is not tried: each part might wait for the same lock.
                     left = len(batch) - len(answers)
                     self._report_fault(error, left)
@@ -208,16 +233,34 @@ class Lane:
         self._report_recovery()
         return answers
 
+    def _may_try_again(self, error: Exception, batch: list[Waiting], pause_s: float) -> bool:
+        """Whether the batch surely did nothing, and has the time; after a pause, if so."""
+        if not self._tries_again or isinstance(error, InDoubt):
+            return False
+        ends_at_s = min(waiting.since_s for waiting in batch) + self._limits.wait_s
+        if self._clock() + pause_s >= ends_at_s or self._ending.is_set():
+            return False
+        if pause_s:
+            self._report_fault(error, len(batch), "trying again, then answering 503,")
+        self._ending.wait(pause_s)
+        return True
+
     def _transact(self, batch: list[Waiting]) -> list[Any]:
+        operations = [waiting.operation for waiting in batch]
+        answers: list[Any] | None = None
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
             with self._begin(self._connection, batch):
-                return self._run(self._connection, [waiting.operation for waiting in batch])
-        except BaseException:
+                answers = self._run(self._connection, operations)
+        except BaseException as error:
             # Whatever state it is in: a new one is cheap, and rolls back what this one left.
             self._disconnect()
+            if answers is not None and self._tries_again and not _is_refusal(error):
+                self._doubt(operations)
+                raise InDoubt(describe(error)) from error
             raise
+        return answers
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -227,17 +270,18 @@ class Lane:
             except Exception as error:
                 logger.error("%s: closing its connection failed: %s", self.name, describe(error))
 
-    def _report_fault(self, error: Exception, count: int) -> None:
+    def _report_fault(self, error: Exception, count: int, what: str = "answering 503") -> None:
         """One line when the database begins to fail, not one for each batch until it recovers."""
         self._count_fault()
         fault = describe(error)
         if fault != self._fault:
             self._fault = fault
             logger.error(
-                "%s: %d operations failed: %s; answering 503 until the database recovers",
+                "%s: %d operations failed: %s; %s until the database recovers",
                 self.name,
                 count,
                 fault,
+                what,
             )
 
     def _report_recovery(self) -> None:
@@ -252,6 +296,8 @@ def _report(operation: Operation[Any], error: Exception) -> RpcError:
 
 def describe(error: BaseException) -> str:
     """What an operator may know: classes, the driver's code, and such text as holds no values."""
+    if isinstance(error, InDoubt):
+        return f"a commit is in doubt: {error}"
     if not isinstance(error, DBAPIError):
         return type(error).__name__
     # After some failures SQLite ends the transaction by itself, and the savepoint's end fails too:
@@ -261,10 +307,27 @@ def describe(error: BaseException) -> str:
         if isinstance(earlier, DBAPIError):
             first = earlier
         earlier = earlier.__context__
-    code = getattr(first.orig, "sqlite_errorname", None)
+    code = getattr(first.orig, "sqlite_errorname", None) or _find_state(first)
     known = f"{type(first).__name__} ({code})" if code else type(first).__name__
     # The text of the others may quote the row that was refused.
-    return f"{known}: {first.orig}" if _is_database_at_fault(first) else known
+    return f"{known}: {_first_line(first.orig)}" if _is_database_at_fault(first) else known
+
+
+def _first_line(error: object) -> str:
+    """The text without the lines in which PostgreSQL goes into details."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _find_state(error: DBAPIError) -> str | None:
+    """The SQLSTATE that PostgreSQL gave, if it gave any."""
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    return state
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the database said that it did not commit: a constraint, or another transaction."""
+    state = _find_state(error) if isinstance(error, DBAPIError) else None
+    return state is not None and state.startswith(("23", "40"))
 
 
 def _unavailable() -> Unavailable:
@@ -277,7 +340,7 @@ def _is_database_at_fault(error: Exception) -> bool:
     Memory that is short is no operation's fault either (SQLITE_NOMEM is MemoryError in Python).
     By SQLAlchemy's classes (PEP 249): what is not one operation's fault by name is the database's.
     """
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError | InDoubt):
         return True
     return isinstance(error, DBAPIError) and (
         error.connection_invalidated

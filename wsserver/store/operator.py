@@ -28,15 +28,16 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from wsserver.operations import DeviceRecord
 from wsserver.store.accounts import make_epoch
 from wsserver.store.context import Context
 from wsserver.store.devices import DEVICE, WITH_LATEST
 from wsserver.store.errors import NotFound
+from wsserver.store.locking import lock_accounts
 from wsserver.store.notices import give_notice, take_back_notice
 from wsserver.store.registrations import make_account
+from wsserver.store.rows import by_dialect
 from wsserver.store.tables import (
     accounts,
     allowlist,
@@ -56,6 +57,9 @@ _SET_EPOCH = (
     update(accounts)
     .where(accounts.c.id == bindparam("renewed_id"))
     .values(epoch=bindparam("new_epoch"))
+)
+_ALLOW = by_dialect(
+    lambda insert: insert(allowlist).on_conflict_do_nothing(index_elements=["email"])
 )
 
 
@@ -171,12 +175,11 @@ def revoke_devices(
     chosen = devices.c.account_id == account_id
     if device_id is not None:
         chosen &= devices.c.device_id == device_id
+    lock_accounts(connection, [account_id])
     rows = connection.execute(
         select(devices.c.device_id, devices.c.token_hash.is_not(None).label("logged_in"))
-        .join_from(devices, accounts)
         .where(chosen)
         .order_by(devices.c.device_id)
-        .with_for_update()
     ).all()
     if device_id is not None and not rows:
         raise NotFound(f"{email} has no device {device_id}")
@@ -201,8 +204,7 @@ def delete_account(connection: Connection, email: str, *, now_ms: int) -> None:
 
 def allow(connection: Connection, emails: Sequence[str], *, now_ms: int) -> list[str]:
     """Put addresses on the allowlist; gives those that were not on it."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    insertion = dialect.insert(allowlist).on_conflict_do_nothing(index_elements=["email"])
+    insertion = _ALLOW[connection.dialect.name]
     return [
         email
         for email in dict.fromkeys(emails)

@@ -12,7 +12,6 @@ import secrets
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, LargeBinary, bindparam, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from wsschema.errors import BadResetToken, BadVerificationToken
 from wsschema.messages import Kdf
@@ -35,6 +34,7 @@ from wsserver.store.accounts import (
     password_values,
 )
 from wsserver.store.context import REGISTRATION_LIFETIME_MS, RESET_LIFETIME_MS, Context
+from wsserver.store.rows import by_dialect
 from wsserver.store.tables import (
     accounts,
     allowlist,
@@ -61,10 +61,27 @@ def _start_reset(insert: Any) -> Any:
     return insertion.on_conflict_do_update(index_elements=["account_id"], set_=changed)
 
 
-_START_RESET: Final = {
-    "postgresql": _start_reset(postgresql.insert),
-    "sqlite": _start_reset(sqlite.insert),
-}
+_START_RESET: Final = by_dialect(_start_reset)
+
+
+def _replace(insert: Any) -> Any:
+    insertion = insert(registrations)
+    changed = {
+        column.name: insertion.excluded[column.name]
+        for column in registrations.columns
+        if column.name != "email"
+    }
+    return insertion.on_conflict_do_update(index_elements=["email"], set_=changed)
+
+
+_REPLACE: Final = by_dialect(_replace)
+_EXPIRED: Final = (
+    select(registrations.c.email)
+    .where(registrations.c.expires_at <= bindparam("now_ms"))
+    # Another process lets go of those.
+    .with_for_update(skip_locked=True)
+)
+_LET_GO: Final = delete(registrations).where(registrations.c.email.in_(_EXPIRED))
 
 
 def find_allowed(connection: Connection, context: Context, operation: FindAllowed) -> bool:
@@ -91,18 +108,16 @@ def start_registration(
 ) -> str | None:
     """Keep the credentials in place of the address's last; let go of those that have expired."""
     now_ms = context.now_ms()
-    connection.execute(delete(registrations).where(registrations.c.expires_at <= now_ms))
+    connection.execute(_LET_GO, {"now_ms": now_ms})
     token, token_hash = _make_token()
-    _replace(
-        connection,
-        {
-            "email": operation.email,
-            "token_hash": token_hash,
-            **password_values(operation.password),
-            **kdf_values(operation.client_salt_seed, operation.kdf),
-            "expires_at": now_ms + REGISTRATION_LIFETIME_MS,
-        },
-    )
+    values = {
+        "email": operation.email,
+        "token_hash": token_hash,
+        **password_values(operation.password),
+        **kdf_values(operation.client_salt_seed, operation.kdf),
+        "expires_at": now_ms + REGISTRATION_LIFETIME_MS,
+    }
+    connection.execute(_REPLACE[connection.dialect.name].values(values))
     return None if _is_taken(connection, operation.email) else token
 
 
@@ -171,7 +186,6 @@ def finish_reset(connection: Connection, context: Context, operation: FinishRese
             resets.c.expires_at > context.now_ms(),
             ~accounts.c.disabled,
         )
-        .with_for_update()
     ).scalar_one_or_none()
     if account_id is None:
         raise BadResetToken
@@ -201,13 +215,6 @@ def _make_token() -> tuple[str, bytes]:
 
 def _is_taken(connection: Connection, email: str) -> bool:
     return connection.execute(_ACCOUNT, {"email": email}).one_or_none() is not None
-
-
-def _replace(connection: Connection, values: dict[str, Any]) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    insertion = dialect.insert(registrations).values(values)
-    changed = {name: insertion.excluded[name] for name in values if name != "email"}
-    connection.execute(insertion.on_conflict_do_update(index_elements=["email"], set_=changed))
 
 
 def _write_something(connection: Connection, now_ms: int) -> None:

@@ -7,19 +7,37 @@ SQLAlchemy's all the same, as everywhere in the store.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, UpdateBase
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
+
+
+def is_postgresql(connection: Connection) -> bool:
+    """Whether it leads to PostgreSQL; to SQLite otherwise."""
+    return connection.dialect.name == "postgresql"
+
+
+def by_dialect(make: Callable[[Any], Any]) -> Mapping[str, Any]:
+    """A statement that is built on each dialect's own ``insert``, by the dialect's name.
+
+    Its result has the number of rows.
+    """
+    inserts = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+    return {
+        name: make(insert).execution_options(preserve_rowcount=True)
+        for name, insert in inserts.items()
+    }
 
 
 def write_rows(
     connection: Connection, statement: UpdateBase, rows: Sequence[tuple[Any, ...]]
 ) -> None:
     """Execute the statement with each of the rows, whose values are in its own order."""
-    text = _compile(statement)
+    text = _compile(statement, connection.dialect.name)
     driver = connection.dialect.loaded_dbapi
     try:
         connection.connection.cursor().executemany(text, rows)
@@ -31,7 +49,7 @@ def read_rows(
     connection: Connection, statement: Select[*tuple[Any, ...]], values: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
     """The rows that a query gives for these values, which are in its own order."""
-    return execute_text(connection, _compile(statement), values)
+    return execute_text(connection, _compile(statement, connection.dialect.name), values)
 
 
 def execute_text(
@@ -49,17 +67,21 @@ def execute_text(
 
 def _translate(error: Exception, connection: Connection, text: str) -> BaseException:
     dialect = connection.dialect
+    lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]  # the driver's own
     return DBAPIError.instance(
         text,
         None,
         error,
         dialect.loaded_dbapi.Error,
         hide_parameters=True,
-        connection_invalidated=dialect.is_disconnect(error, None, None),  # type: ignore[arg-type]  # the driver's own
+        connection_invalidated=lost,
         dialect=dialect,
     )
 
 
 @functools.cache
-def _compile(statement: UpdateBase | Select[*tuple[Any, ...]]) -> str:
-    return str(statement.compile(dialect=sqlite.dialect()))
+def _compile(statement: UpdateBase | Select[*tuple[Any, ...]], dialect_name: str) -> str:
+    # Values by their place, as the driver takes them.
+    dialect: Any = PGDialect_psycopg if dialect_name == "postgresql" else sqlite.dialect
+    options = {"paramstyle": "format"} if dialect_name == "postgresql" else {}
+    return str(statement.compile(dialect=dialect(**options)))

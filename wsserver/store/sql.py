@@ -1,8 +1,9 @@
 """The store on SQLAlchemy Core: operations in, answers out on the event loop in commit order.
 
-State: the installation's row, read once. Threads: a writing lane, one that reads for resumes and
-one for all other reads, each with a connection of its own; the event loop submits and is handed the
-answers. Only immutable values cross.
+State: the installation's row, read once. Threads: a writing lane (several on PostgreSQL, an account
+always on the same one), one that reads for resumes and one for all other reads, each with a
+connection of its own; the event loop submits and is handed the answers. Only immutable values
+cross.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, update
 
 from wsschema.errors import RpcError, Unavailable
+from wsschema.frozen import frozen
 from wsschema.messages import SealedWallet
 from wsserver.failures import report_failure
 from wsserver.operations import (
@@ -59,20 +61,35 @@ from wsserver.store.context import Answer, Context, Done, Installation
 from wsserver.store.databases import (
     BUSY_TIMEOUT_S,
     create_store_engine,
+    is_sqlite,
     open_database,
     parse_url,
 )
+from wsserver.store.errors import StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.known import forget_changed
 from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting
+from wsserver.store.locking import lock_accounts_of
+from wsserver.store.postgresql import ServingLock, refuse_beside_servers
 from wsserver.store.schema import install
 from wsserver.store.sqlite import find_folder
 from wsserver.store.tables import installation
 
 logger = logging.getLogger(__name__)
 
+LANES: Final = 4
+"""Writing lanes, where the database has room for more than one."""
 READING_BATCH_OPERATIONS: Final = 64
 """An answer may be a whole wallet, and the first of a batch waits for the last."""
+
+
+@frozen
+class _Passage(Operation[None]):
+    """Done once all is answered that was committed on a lane before."""
+
+
+def _pass(connection: Connection, context: Context, operation: _Passage) -> None:
+    """Nothing."""
 
 
 def _probe_write(connection: Connection, context: Context, operation: ProbeWrite) -> None:
@@ -104,6 +121,7 @@ _SINGLE: dict[type[Operation[Any]], Callable[[Connection, Context, Any], Any]] =
     FindNewestNotice: notices.find_newest_notice,
     LoadNotices: notices.load_notices,
     ProbeWrite: _probe_write,
+    _Passage: _pass,
 }
 
 _GROUPED: dict[type[Operation[Any]], Callable[[Connection, Context, Any], list[Any]]] = {
@@ -114,6 +132,9 @@ _GROUPED: dict[type[Operation[Any]], Callable[[Connection, Context, Any], list[A
 }
 """Neighbours of these kinds are done as one set."""
 
+_ACROSS = (LoadNotices, FinishReset)
+"""What is about accounts of any lane: answered after all that was committed before it."""
+
 
 def run_operations(
     connection: Connection, context: Context, operations: Sequence[Operation[Any]]
@@ -122,6 +143,7 @@ def run_operations(
 
     An RpcError undoes what its operation did. What else is raised is for the caller to roll back.
     """
+    lock_accounts_of(connection, operations)
     answers: list[Any] = []
     for kind, group in itertools.groupby(operations, type):
         run_group = _GROUPED.get(kind)
@@ -151,12 +173,14 @@ class SqlStore:
         answer: Answer,
         limits: LaneLimits | None = None,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
+        lanes: int = LANES,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
         observe_batch: Callable[[str, int, float], None] = lambda lane, operations, seconds: None,
         observe_checkpoint: Callable[[float], None] = lambda seconds: None,
         count_fault: Callable[[str], None] = lambda lane: None,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
+        doubt: Callable[[Sequence[Operation[Any]]], None] = lambda operations: None,
     ) -> None:
         self._url = parse_url(url)
         self._context = Context(
@@ -171,36 +195,49 @@ class SqlStore:
         self._count_fault = count_fault
         self._checkpoint_bytes = checkpoint_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._doubt = doubt
+        self._lanes = 1 if self._on_sqlite else lanes
         self._guard: ServingGuard | None = None
-        self._threads: list[Checkpointer | Lane] = []
-        self._writing: Lane | None = None
+        self._lock: ServingLock | None = None
+        self._threads: list[Checkpointer | Lane | ServingLock] = []
+        self._writing: tuple[Lane, ...] = ()
         self._resuming: Lane | None = None
         self._reading: Lane | None = None
 
-    async def open(self, *, exclusive: bool = False) -> Installation:
+    async def open(self, *, exclusive: bool = False, shared: bool = False) -> Installation:
         """Migrate, then start the lanes. Raises StoreError.
 
-        ``exclusive`` is for a process that serves: one at a time on a database.
+        ``exclusive`` is for a process that serves: one at a time on a database. ``shared`` is for
+        one that has a bus to the others that serve, which PostgreSQL allows.
         """
         self._loop = asyncio.get_running_loop()
-        installed = await asyncio.to_thread(self._install, exclusive)
+        install = self._install if self._on_sqlite else self._install_on_postgresql
+        installed = await asyncio.to_thread(install, exclusive, shared)
         limits = self._limits
         fewer = min(limits.batch_operations, READING_BATCH_OPERATIONS)
         reading_limits = replace(limits, batch_operations=fewer)
-        reader = create_store_engine(self._url, reading=True, busy_timeout_s=self._busy_timeout_s)
-        writer = create_store_engine(self._url, busy_timeout_s=self._busy_timeout_s)
-        checkpointer = Checkpointer(
-            writer,
-            after_bytes=self._checkpoint_bytes,
-            observe_checkpoint=self._observe_checkpoint,
-        )
-        checkpointer.start()
+        reader, writer = self._create_engine(reading=True), self._create_engine()
         # Apart, so that thousands of resumes are read in large sets, and wait for no large wallet.
         self._resuming = self._start_lane("resuming lane", reader, reading_limits)
         self._reading = self._start_lane("reading lane", reader, reading_limits)
-        self._writing = self._start_lane("writing lane", writer, limits, begin=checkpointer.begin)
+        first: tuple[Checkpointer | ServingLock, ...] = ()
+        options: dict[str, Any] = {"doubt": self._hand_over_doubt}
+        if self._on_sqlite:
+            checkpointer = Checkpointer(
+                writer,
+                after_bytes=self._checkpoint_bytes,
+                observe_checkpoint=self._observe_checkpoint,
+            )
+            first, options = (checkpointer,), {"begin": checkpointer.begin}
+        elif self._lock is not None:
+            first = (self._lock,)
+        for thread in first:
+            thread.start()
+        self._writing = tuple(
+            self._start_lane(name, writer, limits, **options) for name in name_lanes(self._lanes)
+        )
         # The writing lane ends last, for the last connection to leave a SQLite file checkpoints it.
-        self._threads = [checkpointer, self._resuming, self._reading, self._writing]
+        self._threads = [*first, self._resuming, self._reading, *self._writing]
         return installed
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
@@ -210,12 +247,11 @@ class SqlStore:
         """
         assert self._loop is not None, "the store has been opened"
         try:
-            if operation.writes:
-                lane = self._writing
-            else:
-                lane = self._resuming if type(operation) in _GROUPED else self._reading
+            lane = self._choose_lane(operation)
             if lane is None:
                 raise Unavailable("the store is closed", retry_after_ms=RETRY_AFTER_MS)
+            if self._lock is not None and self._lock.is_anothers:
+                raise Unavailable(retry_after_ms=RETRY_AFTER_MS)
             lane.submit(operation, done, size_bytes=_measure(operation))
         except Unavailable as error:
             self._loop.call_soon(self._answer, operation, error, done)
@@ -235,7 +271,7 @@ class SqlStore:
 
         What is not done within ``timeout_s`` (another process locks the database) is not answered.
         """
-        self._writing = self._resuming = self._reading = None
+        self._writing, self._resuming, self._reading = (), None, None
         ends_at_s = time.monotonic() + timeout_s
         ended = True
         for thread in self._threads:
@@ -248,7 +284,25 @@ class SqlStore:
         if self._guard is not None and ended:
             self._guard.release()
 
-    def _install(self, exclusive: bool) -> Installation:
+    @property
+    def _on_sqlite(self) -> bool:
+        return is_sqlite(self._url)
+
+    def _create_engine(self, *, reading: bool = False) -> Engine:
+        return create_store_engine(
+            self._url, reading=reading, busy_timeout_s=self._busy_timeout_s, bounded=True
+        )
+
+    def _choose_lane(self, operation: Operation[Any]) -> Lane | None:
+        if not operation.writes:
+            return self._resuming if type(operation) in _GROUPED else self._reading
+        if len(self._writing) < 2:
+            return self._writing[0] if self._writing else None
+        return self._writing[hash(find_key(operation)) % len(self._writing)]
+
+    def _install(self, exclusive: bool, shared: bool) -> Installation:
+        if shared:
+            raise StoreError("a SQLite file is served by one process; many take PostgreSQL")
         with contextlib.ExitStack() as undoing:
             if exclusive:
                 find_folder(self._url)
@@ -263,6 +317,27 @@ class SqlStore:
             undoing.pop_all()
             return installed
 
+    def _install_on_postgresql(self, exclusive: bool, shared: bool) -> Installation:
+        with contextlib.ExitStack() as undoing, open_database(self._url) as connection:
+            lock = None
+            if exclusive or shared:
+                lock = ServingLock(self._create_engine(), shared=shared)
+                undoing.callback(lock.close, 0)
+                lock.take()
+            installed = install(
+                connection,
+                history_depth=self._context.history_depth,
+                now_ms=self._context.now_ms(),
+                refuse_beside_others=lock.refuse_beside_others
+                if lock
+                else functools.partial(refuse_beside_servers, connection),
+            )
+            undoing.pop_all()
+        if lock is not None:
+            lock.let_others_in()
+            self._lock = lock
+        return installed
+
     def _start_lane(self, name: str, engine: Engine, limits: LaneLimits, **options: Any) -> Lane:
         lane = Lane(
             name,
@@ -273,6 +348,7 @@ class SqlStore:
             clock=self._clock,
             observe_batch=functools.partial(self._observe_batch, name),
             count_fault=functools.partial(self._count_fault, name),
+            tries_again=not self._on_sqlite,
             **options,
         )
         lane.start()
@@ -285,13 +361,55 @@ class SqlStore:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._deliver, answers)
 
+    def _hand_over_doubt(self, operations: Sequence[Operation[Any]]) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._doubt, operations)
+
     def _deliver(self, answers: list[tuple[Waiting, Any]]) -> None:
         for waiting, answer in answers:
-            try:
-                self._answer(waiting.operation, answer, waiting.done)
-            except Exception as error:
-                # One who can't take an answer must not cost the others theirs.
-                report_failure(f"answering {type(waiting.operation).__name__} failed", error)
+            if isinstance(waiting.operation, _Passage):
+                waiting.done(answer)
+            elif isinstance(waiting.operation, _ACROSS) and len(self._writing) > 1:
+                self._answer_after_all(waiting, answer)
+            else:
+                self._answer_one(waiting, answer)
+
+    def _answer_after_all(self, waiting: Waiting, answer: Any) -> None:
+        """Answer it once every lane has answered what it had committed by now."""
+        left = len(self._writing)
+
+        def pass_one(_: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                self._answer_one(waiting, answer)
+
+        for lane in self._writing:
+            lane.submit_anyway(_Passage(), pass_one)
+
+    def _answer_one(self, waiting: Waiting, answer: Any) -> None:
+        try:
+            self._answer(waiting.operation, answer, waiting.done)
+        except Exception as error:
+            # One who can't take an answer must not cost the others theirs.
+            report_failure(f"answering {type(waiting.operation).__name__} failed", error)
+
+
+def name_lanes(count: int) -> Sequence[str]:
+    """The names of so many writing lanes."""
+    if count == 1:
+        return ["writing lane"]
+    return [f"writing lane {number}" for number in range(1, count + 1)]
+
+
+def find_key(operation: Operation[Any]) -> Hashable:
+    """What is alike for operations that have to stay in their order: they go to the same lane."""
+    for name in ("account_id", "email", "token_hash"):
+        key: Hashable | None = getattr(operation, name, None)
+        if key is not None:
+            return key
+    return 0
 
 
 def _measure(operation: Operation[Any]) -> int:

@@ -45,13 +45,16 @@ installation = Table(
     Column("decoy_key", LargeBinary, nullable=False),
     Column("history_depth", Integer, nullable=False),
     Column("probed_at", BigInteger, nullable=False),
+    Column("schema_revision", Text),
+    Column("oldest_code", Text),
     CheckConstraint("id = 1", name="single"),
     CheckConstraint("length(decoy_key) = 32", name="decoy_key"),
     CheckConstraint("history_depth >= 1", name="history_depth"),
 )
 """One row: what all processes on this database share.
 
-``history_depth`` is the number of slots that `versions` is laid out for.
+``history_depth`` is the number of slots that `versions` is laid out for. ``oldest_code``: of which
+revision on a version of the server can go on with the schema, now that it has ``schema_revision``.
 """
 
 accounts = Table(

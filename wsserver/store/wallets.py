@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, literal_column, select, update
-from sqlalchemy.dialects import sqlite
 
 from wsschema.errors import AccountDisabled, BadToken, Conflict, RpcError
 from wsschema.messages import WalletState, WalletVersion
@@ -14,7 +13,7 @@ from wsschema.times import time_from_ms
 from wsserver.operations import LoadHistory, LoadWallet, Pushed, PushState
 from wsserver.store.context import Context
 from wsserver.store.known import Known, KnownAccount, recall
-from wsserver.store.rows import write_rows
+from wsserver.store.rows import by_dialect, write_rows
 from wsserver.store.tables import accounts, devices, versions
 
 _kept = versions.alias("kept")
@@ -41,11 +40,6 @@ _AUTHORS = (
     .join_from(devices, accounts)
     .outerjoin(versions, LATEST)
     .where(devices.c.token_hash.in_(bindparam("tokens", expanding=True)))
-    # Every row that the decision rests on, tokens and accounts alike, and always in the same order.
-    # Where several processes write, the lock has to be had before the latest version is read: a
-    # push changes no row that is locked, so that who has waited would go on with what it had read.
-    .order_by(devices.c.account_id)
-    .with_for_update()
 )
 _VERSION = select(versions).where(
     versions.c.account_id == bindparam("account_id"),
@@ -85,14 +79,16 @@ _SETTLE_AUTHOR = (
     )
     .values(applied_sequence=bindparam("author_sequence"))
 )
-_INSERTION = sqlite.insert(versions)
-_STORE = _INSERTION.on_conflict_do_update(
-    index_elements=["account_id", "slot"],
-    set_={
-        name: _INSERTION.excluded[name]
-        for name in ("sequence", "device_id", "updated_at", "hmac", "encrypted_wallet")
-    },
-)
+
+
+def _store(insert: Any) -> Any:
+    insertion = insert(versions)
+    kept = ("sequence", "device_id", "updated_at", "hmac", "encrypted_wallet")
+    changed = {name: insertion.excluded[name] for name in kept}
+    return insertion.on_conflict_do_update(index_elements=["account_id", "slot"], set_=changed)
+
+
+_STORE = by_dialect(_store)
 
 
 def push_states(
@@ -212,7 +208,7 @@ def _store_accepted(
         # What has fallen out of the ring by the end of the transaction is not written first.
         for state in [*states.values()][-depth:]
     ]
-    write_rows(connection, _STORE, rows)
+    write_rows(connection, _STORE[connection.dialect.name], rows)
 
 
 def load_wallet(

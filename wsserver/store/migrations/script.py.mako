@@ -10,6 +10,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+# The oldest revision whose code can go on with this schema: see CONTRIBUTING.md.
+oldest_code = ${repr(down_revision)}
 
 
 def upgrade() -> None:
