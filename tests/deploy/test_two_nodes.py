@@ -22,6 +22,7 @@ from wsclient import Session, SyncedWallet, Witness, register
 ACCOUNTS = ("joe@example.com", "ann@example.com")
 DEVICES = ("laptop", "phone")
 WAIT_S = 60
+START_S = 90
 PAUSE_S = 0.1
 PUSHES_BETWEEN = 6
 """Acknowledged pushes of each account between one fault and the next."""
@@ -128,7 +129,7 @@ async def test_nothing_acknowledged_is_lost_while_one_node_is_killed_and_one_dra
         make_process(database_url=database_url, trusted_proxies="127.0.0.1", drain_timeout_s=5)
         for _ in range(2)
     )
-    await asyncio.gather(killed.start(), drained.start())
+    await asyncio.gather(killed.start(START_S), drained.start(START_S))
     nginx = make_nginx([killed.port, drained.port])
     nginx.start()
     for email in ACCOUNTS:
@@ -144,12 +145,12 @@ async def test_nothing_acknowledged_is_lost_while_one_node_is_killed_and_one_dra
         killed.signal(signal.SIGKILL)
         assert await killed.wait() == -signal.SIGKILL
         await fleet.push_some()
-        await killed.start()
+        await killed.start(START_S)
         await fleet.push_some()
         drained.signal(signal.SIGTERM)
         await fleet.push_some()
         assert await drained.wait() == 0
-        await drained.start()
+        await drained.start(START_S)
         await fleet.push_some()
         fleet.stop()
 

@@ -143,11 +143,11 @@ class ServerProcess:
                 pass_fds=self.descriptors,
             )
 
-    async def start(self) -> None:
+    async def start(self, timeout_s: float = WAIT_S) -> None:
         """Starts it; returns once it listens. It takes the same port each time."""
         before = self.log_path.stat().st_size if self.log_path.exists() else 0
         self.launch()
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(timeout_s):
             while True:
                 found = re.search(r"listening on wss?://127\.0\.0\.1:(\d+)/v1", self.log[before:])
                 if found:
