@@ -65,11 +65,11 @@ def serve(**flags: Any) -> None:
     """
     settings = load_or_exit(flags)
     _warn_of_open(settings)
-    if settings.workers > 1:
-        become_supervisor(flags)
     try:
+        if settings.workers > 1:
+            become_supervisor(settings, flags)
         server = Server(settings, sockets=take_sockets())
-    except SocketsWrong as error:
+    except (SocketsWrong, StoreError, SchemaTooNew) as error:
         fail(str(error))
     scheme = "ws" if settings.tls_cert is None else "wss"
 

@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from wsschema.fields import Email, FieldError, lower_email
+from wsserver.bus.choosing import NONE as NO_BUS
 from wsserver.bus.choosing import is_bus_url
 from wsserver.gate import GateLimits
 from wsserver.mail import parse_sender
@@ -399,7 +400,7 @@ def find_conflicts(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
 
 def is_without_bus(settings: Settings) -> bool:
     """Whether the bus is turned off."""
-    return settings.bus_url is not None and settings.bus_url.get_secret_value() == "none"
+    return settings.bus_url is not None and settings.bus_url.get_secret_value() == NO_BUS
 
 
 def suggest(name: str, known: Collection[str]) -> str:

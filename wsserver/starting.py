@@ -12,6 +12,7 @@ from wsserver.bus.transports import BusError
 from wsserver.config import Settings
 from wsserver.options import describe_flags
 from wsserver.server import ExtraMissing, describe_url
+from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
 from wsserver.tls import CertificateError
@@ -51,11 +52,14 @@ def explain(error: Exception, settings: Settings) -> str:
     return f"can't listen on {where} ({others}): {error.strerror or error}"
 
 
-def become_supervisor(flags: Mapping[str, Any]) -> NoReturn:
-    """Have this process be the supervisor of many workers, with nothing loaded but what that needs.
+def become_supervisor(settings: Settings, flags: Mapping[str, Any]) -> NoReturn:
+    """Migrate, then have this process be the supervisor, with nothing loaded but what that needs.
 
-    It stays the same process, which the service manager watches and handed its sockets to.
+    It stays the same process, which the service manager watches and handed its sockets to. Raises
+    StoreError and SchemaTooNew.
     """
+    with open_database(parse_url(settings.database_url)):
+        pass
     sys.stdout.flush()
     sys.stderr.flush()
     # -P: a module that lies in the folder that it is started in is none of ours.

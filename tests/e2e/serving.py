@@ -143,11 +143,11 @@ class ServerProcess:
                 pass_fds=self.descriptors,
             )
 
-    async def start(self) -> None:
+    async def start(self, wait_s: float = WAIT_S) -> None:
         """Starts it; returns once it listens. It takes the same port each time."""
         before = self.log_path.stat().st_size if self.log_path.exists() else 0
         self.launch()
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(wait_s):
             while True:
                 found = re.search(r"listening on wss?://127\.0\.0\.1:(\d+)/v1", self.log[before:])
                 if found:
@@ -157,9 +157,9 @@ class ServerProcess:
                 await asyncio.sleep(0.02)
         self.port = self.settings["port"] = int(found[1])
 
-    async def wait_for_log(self, text: str) -> None:
+    async def wait_for_log(self, text: str, wait_s: float = WAIT_S) -> None:
         """Returns once the log has that text."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(wait_s):
             while text not in self.log:
                 await asyncio.sleep(0.01)
 

@@ -38,9 +38,6 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     started: list[Supervisor] = []
 
     async def start(patience: Patience = PATIENCE) -> Supervisor:
-        async def migrate() -> None:
-            (tmp_path / "migrated").touch(exist_ok=False)
-
         supervisor = Supervisor(
             2,
             command=[sys.executable, "-m", "tests.workers.stand_in"],
@@ -48,7 +45,6 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 name: [socket.create_server(("127.0.0.1", 0))] for name in ("wsserver", "admin")
             },
             systemd=Systemd({}),
-            migrate=migrate,
             patience=patience,
         )
         await supervisor.start()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -43,24 +42,15 @@ def main(**flags: Any) -> None:
 
 async def supervise(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Have the workers serve until a signal."""
-    python = [sys.executable, "-P", "-m"]
     patience = Patience(drain_s=settings.drain_timeout_s + DRAIN_GRACE_S)
-    migrating = describe_flags(
-        {name: flags[name] for name in ("config", "database_url", "log_level")}
-    )
-
-    async def migrate_once() -> None:
-        await migrate([*python, "wsserver.cli", "migrate", *migrating])
-
     supervisor = Supervisor(
         settings.workers,
         command=[
-            *(*python, "wsserver.workers.worker"),
+            *(sys.executable, "-P", "-m", "wsserver.workers.worker"),
             *(f"--beat-interval={patience.beat_interval_s}", *describe_flags(flags)),
         ],
         sockets=await open_sockets(settings),
         systemd=Systemd(),
-        migrate=migrate_once,
         patience=patience,
     )
 
@@ -86,28 +76,6 @@ async def open_sockets(settings: Settings) -> Sockets:
         if is_wanted and name not in sockets:
             sockets[name] = await bind(host, port)
     return sockets
-
-
-async def migrate(command: Sequence[str]) -> None:
-    """Bring the schema up to date, in a process that is over afterwards; or raise WorkerFailed."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        _, said = await process.communicate()
-    except asyncio.CancelledError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        raise
-    lines = said.decode(errors="replace").splitlines()
-    if process.returncode:
-        last = lines[-1] if lines else f"the migration exited with {process.returncode}"
-        raise WorkerFailed(last.removeprefix("wsserver: "))
-    for line in lines:
-        click.echo(line, err=True)
 
 
 if __name__ == "__main__":

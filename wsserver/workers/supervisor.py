@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -48,8 +48,7 @@ class Patience:
 class Supervisor:
     """So many workers on the same sockets. ``start`` it, then ``stop`` it; or ``run`` it.
 
-    ``command`` starts a worker; it is given its number and its descriptors as flags. ``migrate`` is
-    done once, before the first.
+    ``command`` starts a worker; it is given its number and its descriptors as flags.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Supervisor:
         command: Sequence[str],
         sockets: Sockets,
         systemd: Systemd,
-        migrate: Callable[[], Awaitable[None]],
         patience: Patience | None = None,
     ) -> None:
         self.port = next(iter(sockets.get("wsserver", ()))).getsockname()[1]
@@ -68,7 +66,6 @@ class Supervisor:
         self._command = command
         self._sockets = sockets
         self._systemd = systemd
-        self._migrate = migrate
         self._patience = patience or Patience()
         self._serving: dict[int, WorkerProcess] = {}
         self._leaving: set[WorkerProcess] = set()
@@ -85,8 +82,7 @@ class Supervisor:
         ProcessCollector(registry=self._registry)
 
     async def start(self) -> None:
-        """Migrate, then start the workers; returns once all of them serve. Raises WorkerFailed."""
-        await self._migrate()
+        """Start the workers; returns once all of them serve. Raises WorkerFailed."""
         listening = self._sockets.get("admin", ())
         if listening:
             self._admin = Listener(
@@ -220,7 +216,7 @@ class Supervisor:
 
     async def _roll(self) -> None:
         self._systemd.tell_reloading()
-        logger.info("every worker is replaced by a new one")
+        logger.info("every worker is about to be replaced")
         for number in self._starting:
             async with self._starting[number]:
                 try:
@@ -228,6 +224,8 @@ class Supervisor:
                 except WorkerFailed as error:
                     logger.error("%s; those that serve go on", error)
                     break
+        else:
+            logger.info("every worker is new")
         self._systemd.tell_ready(self._describe())
 
     def _take_rolled(self, rolled: asyncio.Task[None]) -> None:
