@@ -16,6 +16,7 @@ from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import Server, describe_url
 from wsserver.starting import START_FAILURES, become_supervisor, explain, run_in_loop
+from wsserver.status.command import status
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
@@ -48,6 +49,7 @@ for command in (
     drill,
     epoch,
     restore,
+    status,
     take_over,
 ):
     main.add_command(command)
