@@ -28,6 +28,9 @@ Of the process, on Linux, by Prometheus' own client for Python: `process_residen
 `process_start_time_seconds`; and of its Python everywhere: `python_info`,
 `python_gc_collections_total`, `python_gc_objects_collected_total`,
 `python_gc_objects_uncollectable_total`.
+
+With [several workers](../how-to/use-all-cores.md) there are `wsserver_worker_up` and
+`wsserver_worker_starts_total` besides, by `worker`.
 """
 
 

@@ -10,12 +10,13 @@ import click
 
 from wsserver.commands import account, allowlist
 from wsserver.config import PREFIX, Settings
-from wsserver.database_commands import back_up, drill, epoch, restore, take_over
+from wsserver.database_commands import back_up, copy, drill, epoch, restore, take_over
 from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
 from wsserver.server import Server, describe_url
 from wsserver.starting import START_FAILURES, become_supervisor, explain, run_in_loop
+from wsserver.status.command import status
 from wsserver.store.databases import open_database, parse_url
 from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
@@ -43,10 +44,12 @@ for command in (
     allowlist,
     back_up,
     config,
+    copy,
     doctor,
     drill,
     epoch,
     restore,
+    status,
     take_over,
 ):
     main.add_command(command)

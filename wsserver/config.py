@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         8091,
         ge=0,
         le=65535,
-        description="Port of /healthz, /readyz and /metrics; 0 is off.",
+        description="Port of the status page, /healthz, /readyz and /metrics; 0 is off.",
     )
     lbry_port: int = Field(
         0,

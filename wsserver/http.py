@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
@@ -10,6 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from wsschema.limits import PATH
 from wsserver.pages import reset_page, verify_page
+from wsserver.status.page import status_page
+from wsserver.status.snapshot import Snapshot, describe
 from wsserver.transport import Request, Response, build_response
 
 
@@ -42,25 +46,50 @@ class PublicPages:
 
 
 class AdminPages:
-    """``/healthz``: the process is alive. ``/readyz``: it can serve. ``/metrics``: its figures."""
+    """``/healthz``: the process is alive. ``/readyz``: it can serve. ``/metrics``: its figures.
+
+    ``/`` is the page to look at, which asks for ``/status.json``: what `describe` gives, with
+    ``?since=SECOND`` the later points alone. By ``/snapshot.json`` several processes are added up.
+    """
 
     def __init__(
-        self, *, probe: Callable[[], Awaitable[str | None]], metrics: Callable[[], Awaitable[bytes]]
+        self,
+        *,
+        probe: Callable[[], Awaitable[str | None]],
+        metrics: Callable[[], Awaitable[bytes]],
+        snapshot: Callable[[], Awaitable[Snapshot]],
     ) -> None:
         self._probe = probe
         self._metrics = metrics
+        self._snapshot = snapshot
 
     def answer(self, request: Request) -> Response | Awaitable[Response]:
         """The page of that path."""
         match _path(request):
             case "/healthz":
                 return _json(200, {"status": "ok"})
+            case "/":
+                page = status_page()
+                return build_response(page.status, page.body, headers=page.headers)
+            case "/status.json":
+                return self._answer_status(request)
+            case "/snapshot.json":
+                return self._answer_snapshot()
             case "/readyz":
                 return self._answer_readyz()
             case "/metrics":
                 return self._answer_metrics()
             case _:
-                return build_response(404, "Not found. Try /healthz, /readyz or /metrics.\n")
+                return build_response(404, "Not found. Try /, /healthz, /readyz or /metrics.\n")
+
+    async def _answer_status(self, request: Request) -> Response:
+        [since] = parse_qs(request.path.partition("?")[2]).get("since", ["0"])[-1:]
+        if not re.fullmatch(r"[0-9]{1,15}", since):
+            return build_response(400, "since: a second since 1970.\n")
+        return _json(200, describe(await self._snapshot(), since=int(since)))
+
+    async def _answer_snapshot(self) -> Response:
+        return _json(200, await self._snapshot())
 
     async def _answer_metrics(self) -> Response:
         return build_response(200, await self._metrics(), content_type=CONTENT_TYPE_LATEST)
@@ -80,5 +109,5 @@ def _path(request: Request) -> str:
     return request.path.partition("?")[0]
 
 
-def _json(status: int, value: dict[str, str]) -> Response:
+def _json(status: int, value: Mapping[str, Any]) -> Response:
     return build_response(status, orjson.dumps(value) + b"\n", content_type="application/json")

@@ -34,7 +34,7 @@ from wsserver.engine import Engine
 from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
 from wsserver.http import AdminPages, PublicPages
-from wsserver.metrics import Distribution, Metrics
+from wsserver.metrics import Metrics
 from wsserver.operations import Operation, ProbeWrite, PushState, SendLetter
 from wsserver.passwords import PasswordPool
 from wsserver.peer import OPENINGS_MAX
@@ -42,6 +42,8 @@ from wsserver.post import PostOffice
 from wsserver.readings import Instruments, find_file
 from wsserver.recent import RecentRecords
 from wsserver.session import ServerFacts
+from wsserver.status.board import Board, measure_lag
+from wsserver.status.snapshot import Snapshot
 from wsserver.store.sql import SqlStore
 from wsserver.systemd import Overseer, Sockets, Systemd
 from wsserver.tls import Certificate, CertificateError
@@ -68,8 +70,6 @@ SETTLE_SHARE: Final = 0.2
 """...and how much of the drain time at most."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
-LAG_INTERVAL_S: Final = 0.5
-"""How often it is measured how late the event loop is."""
 GC_THRESHOLDS: Final = (10_000, 50, 1000)
 """How rarely garbage is looked for: little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -195,6 +195,7 @@ class Server:
             is_draining=lambda: self._draining,
         )
         self._exposition = Exposition(self._metrics, self._instruments.read)
+        self._board = Board(self._metrics, self._instruments, self.probe)
         self._records.attach()
         try:
             if transport is not None:
@@ -218,6 +219,7 @@ class Server:
             asyncio.create_task(self._engine.renew_tokens()),
             asyncio.create_task(self._engine.watch_notices()),
             asyncio.create_task(measure_lag(self._metrics.loop_lag_seconds)),
+            asyncio.create_task(self._board.keep()),
         )
         if self._overseer.beat_interval_s is not None:
             self._beating = asyncio.create_task(self._beat(self._overseer.beat_interval_s))
@@ -328,6 +330,10 @@ class Server:
         """The figures in Prometheus' text format."""
         return self._exposition.expose()
 
+    async def take_snapshot(self) -> Snapshot:
+        """How the server is, as it is shown, and added up where there are several."""
+        return await self._board.snapshot()
+
     # Parts of it.
 
     @property
@@ -351,7 +357,9 @@ class Server:
             await asyncio.sleep(interval_s)
 
     async def _start_admin(self, limits: TransportLimits) -> None:
-        pages = AdminPages(probe=self.probe, metrics=self.expose_figures)
+        pages = AdminPages(
+            probe=self.probe, metrics=self.expose_figures, snapshot=self.take_snapshot
+        )
         self._admin = Listener(
             limits=dataclasses.replace(limits, openings_max=ADMIN_CONNECTIONS_MAX),
             application=None,
@@ -426,15 +434,6 @@ class Server:
                 answer = await self._ask_store()
                 return "the store can't be written" if isinstance(answer, RpcError) else None
         return f"the store has not committed a write within {PROBE_TIMEOUT_S:g} s"
-
-
-async def measure_lag(lag_seconds: Distribution) -> None:
-    """Observe how late the event loop comes to a timer, until it is cancelled."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due_s = loop.time() + LAG_INTERVAL_S
-        await asyncio.sleep(LAG_INTERVAL_S)
-        lag_seconds.observe(max(0.0, loop.time() - due_s))
 
 
 def _tune_interpreter() -> None:

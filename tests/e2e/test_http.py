@@ -50,7 +50,7 @@ async def test_the_admin_port_tells_health_and_serves_no_wallets(
     admin = served_with_admin.admin_url
     assert await fetch_json(f"{admin}/healthz") == (200, {"status": "ok"})
     assert await fetch_json(f"{admin}/readyz") == (200, {"status": "ready"})
-    for path in ("/", "/v1"):
+    for path in ("/v1", "/verify"):
         assert (await fetch(admin + path))[0] == 404
 
 

@@ -10,13 +10,12 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from benchmarks.common import make_token, provision
 from tests.e2e.rawclient import CallFailed, RawClient, open_socket
-from tests.e2e.serving import ServerProcess
 from tests.faults.register import (
     NO_WALLET,
     Call,
@@ -41,6 +40,20 @@ RETRY_S = 0.5
 
 LOST = (OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError)
 """How a client finds that its server is not there."""
+
+
+class Served(Protocol):
+    """What devices connect to: one server, or several."""
+
+    settings: dict[str, Any]
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def log(self) -> str: ...
+
+    async def start(self) -> None: ...
 
 
 class Listener(RawClient):
@@ -107,19 +120,23 @@ class Device:
         while resumed is None and not self._load.stopping:
             resumed = await self._call(client, "session.resume", token=self.token)
         while not self._load.stopping:
-            if client.told:
-                self._known = max(self._known, client.told[-1])
-            if self._unanswered is not None and self._chance.random() < 0.8:
-                version = self._unanswered
-            elif self._chance.random() < self._load.reading:
-                await self._call(client, "wallet.get")
-                continue
-            else:
-                version = (self._known[0] + 1, next(self._tags))
-            self._unanswered = version
-            await self._call(client, "wallet.push", pushed=version, **self._load.fill(version))
-            self._unanswered = None
-            await asyncio.sleep(self._chance.random() * self._load.pause_s)
+            await self._step(client)
+
+    async def _step(self, client: Listener) -> None:
+        """One call."""
+        if client.told:
+            self._known = max(self._known, client.told[-1])
+        if self._unanswered is not None and self._chance.random() < 0.8:
+            version = self._unanswered
+        elif self._chance.random() < self._load.reading:
+            await self._call(client, "wallet.get")
+            return
+        else:
+            version = (self._known[0] + 1, next(self._tags))
+        self._unanswered = version
+        await self._call(client, "wallet.push", pushed=version, **self._load.fill(version))
+        self._unanswered = None
+        await asyncio.sleep(self._chance.random() * self._load.pause_s)
 
     async def _call(
         self, client: Listener, method: str, pushed: Version | None = None, **params: Any
@@ -163,7 +180,7 @@ class Load:
 
     def __init__(
         self,
-        server: ServerProcess,
+        server: Served,
         *,
         accounts: int = 4,
         devices: int = 3,
@@ -184,13 +201,16 @@ class Load:
         self.fails_loudly = False
         """Whether a failure of the server's own may be in its log."""
         self.devices = [
-            Device(self, account, number)
+            self.make_device(account, number)
             for account in range(1, accounts + 1)
             for number in range(1, devices + 1)
         ]
         self._accounts, self._devices_each = accounts, devices
         self._wallet_bytes = wallet_bytes
         self._tasks: list[asyncio.Task[None]] = []
+
+    def make_device(self, account: int, number: int) -> Device:
+        return Device(self, account, number)
 
     async def provision(self) -> None:
         """Make the accounts, whose devices are logged in; before the server is started."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from websockets.speedups import apply_mask
 
+from tests.status.snapshots import make_snapshot
 from tests.unit.world import make_facts
 from tests.wire.harness import CLOSE, TEXT, UPGRADE, Clock, Echo, Wire
 from wsschema.close_codes import CloseCode
@@ -38,6 +39,7 @@ from wsserver.operations import (
 )
 from wsserver.peer import ENDING
 from wsserver.session import ServerFacts
+from wsserver.status.snapshot import Snapshot
 from wsserver.store.memory import MemoryStore
 from wsserver.throttle import Rate
 from wsserver.transport import ApplicationFactory, Listener, Respond, TransportLimits
@@ -329,7 +331,11 @@ class Inside:
             await asyncio.sleep(0)
             return b""
 
-        return self.listen(None, AdminPages(probe=probe, metrics=expose).answer)
+        async def snapshot() -> Snapshot:
+            await asyncio.sleep(0)
+            return make_snapshot()
+
+        return self.listen(None, AdminPages(probe=probe, metrics=expose, snapshot=snapshot).answer)
 
     def listen_echo(self) -> tuple[Listener, list[Echo]]:
         """A port with an echo behind it, and what is mounted there."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import socket
 import sys
 from pathlib import Path
 
+from tests.status.snapshots import make_snapshot
 from wsserver.workers.control import Question, SupervisorLine
 
 FIGURES = """\
@@ -47,6 +49,9 @@ class Worker:
     async def probe(self) -> str | None:
         return None
 
+    async def find_snapshot(self) -> str:
+        return json.dumps(make_snapshot())
+
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -61,7 +66,11 @@ class Worker:
 
 
 async def serve(worker: Worker, line: SupervisorLine, listening: socket.socket) -> None:
-    answers = {Question.FIGURES: worker.find_figures, Question.PROBE: worker.probe}
+    answers = {
+        Question.FIGURES: worker.find_figures,
+        Question.PROBE: worker.probe,
+        Question.SNAPSHOT: worker.find_snapshot,
+    }
     await line.open(answers, worker.drains.set)
     server = await asyncio.start_server(worker.answer, sock=listening)
     line.tell_ready("serving")

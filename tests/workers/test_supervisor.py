@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -252,3 +253,28 @@ async def test_a_stop_lets_the_workers_finish(start: Start) -> None:
     assert not stopping.done()
     writer.close()
     await stopping
+
+
+async def test_the_page_shows_the_workers_as_one_server(start: Start) -> None:
+    supervisor = await start()
+    logging.getLogger("wsserver.workers").error("worker 3 was killed")
+
+    status, shown = await fetch_json(f"http://127.0.0.1:{supervisor.admin_port}/status.json")
+
+    assert status == 200
+    assert (shown["ready"], shown["processes"]) == (True, 2)
+    assert shown["connections"]["authenticated"] == 20
+    assert [point["pushes"] for point in shown["points"]] == [0, 20, 40]
+    assert shown["failures"][0]["text"] == "worker 3 was killed"
+
+
+async def test_where_no_worker_answers_the_status_is_503(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = await start()
+    monkeypatch.setattr(supervisor, "_serving", {})
+
+    status, _, _ = await fetch(f"http://127.0.0.1:{supervisor.admin_port}/status.json")
+    monkeypatch.undo()
+
+    assert status == 503

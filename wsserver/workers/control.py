@@ -24,6 +24,7 @@ class Question(enum.StrEnum):
 
     FIGURES = "figures"
     PROBE = "probe"
+    SNAPSHOT = "snapshot"
     DRAIN = "drain"
 
 

@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import orjson
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from wsserver.http import AdminPages
+from wsserver.recent import RecentRecords
+from wsserver.status.snapshot import Snapshot, add_up, merge_failures
 from wsserver.systemd import Sockets, Systemd
 from wsserver.transport import Listener, TransportLimits
 from wsserver.workers.control import Question
@@ -78,17 +81,21 @@ class Supervisor:
         self._admin: Listener | None = None
         self._totals = Totals()
         self._starts: Counter[int] = Counter()
+        self._records = RecentRecords()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
 
     async def start(self) -> None:
         """Start the workers; returns once all of them serve. Raises WorkerFailed."""
+        self._records.attach()
         listening = self._sockets.get("admin", ())
         if listening:
             self._admin = Listener(
                 limits=TransportLimits(message_bytes_max=1024),
                 application=None,
-                respond=AdminPages(probe=self._probe, metrics=self._expose).answer,
+                respond=AdminPages(
+                    probe=self._probe, metrics=self._expose, snapshot=self._take_snapshot
+                ).answer,
             )
             self.admin_port = await self._admin.start(sockets=listening)
         starting = [asyncio.create_task(self._start_worker(number)) for number in self._starting]
@@ -154,6 +161,7 @@ class Supervisor:
         )
         if self._admin is not None:
             await self._admin.close(timeout_s=1)
+        self._records.detach()
 
     # Its workers.
 
@@ -298,6 +306,27 @@ class Supervisor:
             | {str(worker.number): worker.figures for worker in self._serving.values()},
             [worker.figures for worker in self._leaving],
         )
+
+    async def _take_snapshot(self) -> Snapshot:
+        """The sum of the workers that answer; raises TimeoutError where none does."""
+        answered = await asyncio.gather(*map(self._fetch_snapshot, self._serving.values()))
+        snapshots = [snapshot for snapshot in answered if snapshot is not None]
+        if not snapshots:
+            raise TimeoutError("no worker answers")
+        added = add_up(snapshots)
+        reason = await self._probe()
+        # Half of them are enough; and who restarts them tells of it here.
+        added["unready"] = [] if reason is None else [reason]
+        added["failures"] = merge_failures(added["failures"], self._records.newest)
+        return added
+
+    async def _fetch_snapshot(self, worker: WorkerProcess) -> Snapshot | None:
+        try:
+            answer = await worker.ask(Question.SNAPSHOT, self._patience.answer_s)
+        except TimeoutError:
+            return None
+        snapshot: Snapshot | None = None if answer is None else orjson.loads(answer)
+        return snapshot
 
     async def _fetch_figures(self, worker: WorkerProcess) -> bool:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+import orjson
 
 from wsserver.config import Settings
 from wsserver.options import EXIT_FAILURE, config_option, load_or_exit, setting_options
@@ -48,8 +49,16 @@ async def serve(server: Server, line: SupervisorLine) -> None:
     async def find_figures() -> str:
         return (await server.expose_figures()).decode()
 
+    async def find_snapshot() -> str:
+        return orjson.dumps(await server.take_snapshot()).decode()
+
     await line.open(
-        {Question.FIGURES: find_figures, Question.PROBE: server.probe}, server.ask_to_stop
+        {
+            Question.FIGURES: find_figures,
+            Question.PROBE: server.probe,
+            Question.SNAPSHOT: find_snapshot,
+        },
+        server.ask_to_stop,
     )
     await server.run(lambda: None)
     await line.close(await find_figures())
