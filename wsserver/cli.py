@@ -10,7 +10,7 @@ import click
 from wsserver import logbook
 from wsserver.commands import account, allowlist
 from wsserver.config import Settings
-from wsserver.database_commands import back_up, drill, epoch, restore, take_over
+from wsserver.database_commands import back_up, copy, drill, epoch, restore, take_over
 from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
@@ -43,6 +43,7 @@ for command in (
     allowlist,
     back_up,
     config,
+    copy,
     doctor,
     drill,
     epoch,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +22,13 @@ from wsserver.command_parts import (
     telling_failure,
 )
 from wsserver.lbry.importing import take_over_file
-from wsserver.options import fail, load_or_exit, print_json, setting_options
-from wsserver.store import backup_folder, backups, operator
+from wsserver.options import fail, load_or_exit, print_json, print_table, setting_options
+from wsserver.store import backup_folder, backups, copying, operator
 from wsserver.store.databases import parse_url, refusing_beside_servers
 
 EXIT_BUSY: Final = 3
 EXIT_STUCK: Final = 4
+LINE_INTERVAL_S: Final = 5.0
 
 
 @click.group(epilog=EPILOG)
@@ -231,6 +234,69 @@ def drill(backup: Path, scratch: Path | None, as_json: bool) -> None:
     for name, text in told.items():
         click.echo(f"{name:10}{text} ({report.spent_s[name]:.1f} s)")
     click.echo(f"PASSED in {report.total_s:.1f} s")
+
+
+@click.command(
+    "copy", epilog="Exit codes: 0 done, 1 failed (a sentence says why), 2 misused, as by Ctrl-C."
+)
+@click.argument("source_url")
+@click.argument("target_url")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def copy(source_url: str, target_url: str, as_json: bool) -> None:
+    """Move an installation to another database, from SQLite to PostgreSQL or back.
+
+    All of it: accounts, devices with their tokens, wallets with their history, the allowlist. So
+    devices notice nothing: they reconnect to the server on the target with the tokens they have.
+    SOURCE_URL stays as it is; don't serve from it any more, or the two part.
+
+    Servers must be stopped meanwhile, on both. The target has to be empty. What is written is read
+    back and compared by checksum. Run the same command again after it was cut short, by whatever:
+    it goes on, and until it is done no server starts on the target. Where a URL needs a password,
+    PGPASSWORD or ~/.pgpass keeps it out of the list of processes.
+
+    \b
+    wsserver copy sqlite:////var/lib/wallet-sync/wallet-sync.db postgresql://wallets@db/wallets
+    """
+    began_s = time.monotonic()
+    with telling_failure():
+        source, target = parse_url(source_url), parse_url(target_url)
+        with _show_copying() as progress:
+            tables = copying.copy(source, target, progress=progress)
+    spent_s = time.monotonic() - began_s
+    if as_json:
+        print_json(
+            {
+                "tables": {
+                    one.name: {"rows": one.rows, "written": one.written, "checksum": one.checksum}
+                    for one in tables
+                },
+                "seconds": round(spent_s, 3),
+            }
+        )
+        return
+    print_table(
+        ("TABLE", "ROWS", "WRITTEN", "CHECKSUM"),
+        [(one.name, f"{one.rows:,}", f"{one.written:,}", one.checksum[:16]) for one in tables],
+    )
+    click.echo(f"copied in {spent_s:.1f} s; the checksums of both sides are the same")
+
+
+@contextlib.contextmanager
+def _show_copying() -> Iterator[copying.Progress]:
+    """A bar on a terminal; elsewhere a line for each table, and one every few seconds."""
+    if sys.stderr.isatty():
+        with show_progress("copying") as tell:
+            yield lambda table, done, total: tell(done, total)
+        return
+    told: tuple[str, float] = ("", 0.0)
+
+    def tell_line(table: str, done: int, total: int) -> None:
+        nonlocal told
+        if table != told[0] or time.monotonic() > told[1] + LINE_INTERVAL_S:
+            told = table, time.monotonic()
+            click.echo(f"{table}: {done:,} of {total:,} rows", err=True)
+
+    yield tell_line
 
 
 @click.group("import", epilog=EPILOG)

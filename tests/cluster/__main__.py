@@ -36,7 +36,7 @@ def main() -> None:
         print(figures.text, flush=True)
         late = late or figures.converged_s > CONVERGES_S or figures.late > 0
     if late:
-        sys.exit("too late, on a machine that had nothing else to do")
+        sys.exit("a device or a session was later than it may be")
 
 
 if __name__ == "__main__":

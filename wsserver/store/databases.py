@@ -20,7 +20,7 @@ from wsserver.store.postgresql import (
     refuse_beside_servers,
     wait_to_migrate,
 )
-from wsserver.store.schema import check_schema, is_migrated, migrate
+from wsserver.store.schema import check_finished, check_schema, is_migrated, migrate
 from wsserver.store.sqlite import check_sqlite_url, create_sqlite_engine, find_folder
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -90,6 +90,7 @@ def open_database(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterat
     with _telling_faults(url), engine.begin() as connection:
         if not is_sqlite(url):
             wait_to_migrate(connection)
+        check_finished(connection)
         before, after = migrate(connection)
         if before != after:
             logbook.SCHEMA_MIGRATED.log(revision_before=before or "none", revision=after)
@@ -107,6 +108,7 @@ def open_live_database(url: URL, *, reading: bool = False) -> Iterator[Connectio
         raise StoreError(f"there is no database {Path(str(url.database)).absolute()}")
     engine = create_store_engine(url, reading=reading)
     with _telling_faults(url), engine.begin() as connection:
+        check_finished(connection)
         check_schema(connection)
         yield connection
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, UpdateBase
+from sqlalchemy import Connection, Select, Table, UpdateBase, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
@@ -42,6 +42,23 @@ def write_rows(
     try:
         connection.connection.cursor().executemany(text, rows)
     except driver.Error as error:
+        raise _translate(error, connection, text) from error
+
+
+def copy_rows(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, which are in the order of the table's columns; many at once."""
+    if not is_postgresql(connection):
+        write_rows(connection, insert(table), [tuple(row) for row in rows])
+        return
+    names = ", ".join(column.name for column in table.columns)
+    text = f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)"
+    types = [str(column.type.compile(connection.dialect)).lower() for column in table.columns]
+    try:
+        with connection.connection.cursor().copy(text) as copying:
+            copying.set_types(types)
+            for row in rows:
+                copying.write_row(row)
+    except connection.dialect.loaded_dbapi.Error as error:
         raise _translate(error, connection, text) from error
 
 

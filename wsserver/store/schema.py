@@ -19,6 +19,17 @@ from wsserver.store.errors import SchemaTooOld, StoreError
 from wsserver.store.tables import installation, newest_sequence, versions
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
+UNFINISHED: Final = "copy_under_way"
+"""The table that is there while the database is being copied to."""
+
+
+def check_finished(connection: Connection) -> None:
+    """Raises StoreError where a copy into the database was begun and has not come to its end."""
+    if inspect(connection).has_table(UNFINISHED):
+        raise StoreError(
+            "the database is the target of a copy that is not finished: run the same "
+            "`wsserver copy` again"
+        )
 
 
 def migrate(connection: Connection) -> tuple[str | None, str]:
@@ -51,6 +62,19 @@ def check_schema(connection: Connection) -> None:
         raise SchemaTooOld(
             f"the database has schema revision {before}, and this version of the server needs "
             f"{after}: stop the server that uses it, then run `wsserver migrate`"
+        )
+
+
+def check_newest(connection: Connection) -> None:
+    """Raises SchemaTooNew where it is a later version's, be it one that this one can go on with.
+
+    For what has to know every table and column.
+    """
+    before, _ = _read_revisions(connection, _configure(connection))
+    if before != (known := find_newest_revision()):
+        raise SchemaTooNew(
+            f"the database has schema revision {before}, and this version of the server knows "
+            f"{known} at most; use the newer version that made it"
         )
 
 
