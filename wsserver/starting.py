@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Coroutine, Mapping
@@ -60,8 +61,8 @@ def become_supervisor(settings: Settings, flags: Mapping[str, Any]) -> NoReturn:
     """
     with open_database(parse_url(settings.database_url)):
         pass
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # What was logged is written first: nothing of this process but its number goes on.
+    logging.shutdown()
     # -P: a module that lies in the folder that it is started in is none of ours.
     command = [sys.executable, "-P", "-m", "wsserver.workers", *describe_flags(flags)]
     os.execv(sys.executable, command)  # noqa: S606
