@@ -10,8 +10,15 @@ from sqlalchemy import URL, delete, select, update
 from sqlalchemy.exc import OperationalError
 
 from tests.contract.backends import SqlBackend, register
-from wsserver.store.databases import open_database, open_live_database, parse_url
+from wsserver.store.databases import (
+    database_exists,
+    open_database,
+    open_live_database,
+    parse_url,
+    refusing_beside_servers,
+)
 from wsserver.store.errors import SchemaTooNew, StoreError
+from wsserver.store.guard import ServingGuard
 from wsserver.store.tables import accounts, newest_sequence
 
 
@@ -84,3 +91,13 @@ async def test_what_a_command_changes_is_seen_once_it_is_done(backend: SqlBacken
     credentials = await account.credentials()
     assert credentials is not None
     assert credentials.disabled
+
+
+def test_on_sqlite_a_file_is_the_database_and_has_one_server(tmp_path: Path) -> None:
+    url = parse_url(f"sqlite:///{tmp_path / 'wallets.db'}")
+    assert not database_exists(url)
+    with open_database(url) as connection, refusing_beside_servers(connection):
+        assert database_exists(url)
+        with pytest.raises(StoreError, match="another server serves"):
+            ServingGuard(tmp_path / "wallets.db")
+    ServingGuard(tmp_path / "wallets.db").release()

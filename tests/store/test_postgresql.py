@@ -6,8 +6,7 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psycopg
@@ -44,8 +43,7 @@ from wsserver.store.errors import StoreError
 from wsserver.store.lanes import LaneLimits
 from wsserver.store.notices import give_notice
 
-PASSWORD = "hunter2"
-LANES = 3
+PASSWORD, LANES = "hunter2", 3
 
 
 @pytest.fixture
@@ -56,13 +54,6 @@ def url(databases: Databases) -> str:
 def open_node(url: str, **options: Any) -> AbstractAsyncContextManager[SqlBackend]:
     """A store as a process of its own would have it."""
     return open_sql(url, **{"lanes": LANES, **options})
-
-
-@pytest.fixture
-async def nodes(url: str) -> AsyncIterator[list[SqlBackend]]:
-    """Two stores on one database."""
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(open_node(url)) for _ in range(2)]
 
 
 def at(node: SqlBackend, account: Account) -> Account:
@@ -108,8 +99,8 @@ def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
 
 
 def test_connections_are_set_up_for_what_they_do(databases: Databases, url: str) -> None:
-    names = ("transaction_isolation", "transaction_read_only", "synchronous_commit",
-             "statement_timeout", "lock_timeout")  # fmt: skip
+    names = ["transaction_isolation", "transaction_read_only", "synchronous_commit"]
+    names += ["statement_timeout", "lock_timeout"]
 
     def read(**options: Any) -> list[str]:
         with create_store_engine(parse_url(url), **options).connect() as connection:
@@ -252,6 +243,25 @@ async def test_the_lock_of_a_serving_process_is_taken_again(
             async with open_node(url, opening={"exclusive": True}):
                 pass
     assert caplog.text.count("answering 503: another server serves") == 1
+
+
+async def test_the_lock_is_not_waited_for_longer_than_the_store_may_take_to_close(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "CHECK_INTERVAL_S", 0.01)
+    lock = postgresql.ServingLock(create_store_engine(parse_url(url)), shared=True)
+    reached, released = threading.Event(), threading.Event()
+
+    def take() -> None:
+        reached.set()
+        released.wait(PATIENCE_S)
+
+    monkeypatch.setattr(lock, "take", take)
+    lock.start()
+    assert await asyncio.to_thread(reached.wait, PATIENCE_S)
+    assert not lock.close(0)
+    released.set()
+    assert lock.close(PATIENCE_S)
 
 
 def take_over(databases: Databases, other: psycopg.Connection[Any], holding: str) -> bool:

@@ -187,6 +187,17 @@ async def test_a_later_schema_that_needs_later_code_is_refused(url: str, newer: 
             pass
 
 
+def test_a_later_schema_that_has_left_no_word_is_refused(url: str) -> None:
+    make_previous(parse(url))
+    with create_store_engine(parse(url)).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with (
+        pytest.raises(SchemaTooNew, match="schema revision 9999"),
+        open_database(parse(url)),
+    ):
+        pass
+
+
 def test_every_migration_says_which_code_can_go_on_with_it() -> None:
     for path in (schema._MIGRATIONS / "versions").glob("0*.py"):
         assert "\noldest_code = " in path.read_text()
