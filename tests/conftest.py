@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,19 @@ import pytest
 if TYPE_CHECKING:
     from tests.servers.nats import Nats
     from tests.servers.postgresql import PostgreSQL
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """What a command that runs in the test's own process sets up is undone."""
+    root, ours = logging.getLogger(), logging.getLogger("wsserver")
+    before, levels = {*root.handlers}, (root.level, ours.level)
+    yield
+    for handler in {*root.handlers} - before:
+        if type(handler).__module__ in ("logging", "wsserver.logs"):
+            root.removeHandler(handler)
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, assert_never, c
 
 from wsschema.close_codes import CloseCode
 from wsschema.messages import Device
+from wsserver import logbook
 from wsserver.effects import (
     Answered,
     Close,
@@ -108,7 +109,14 @@ def _closing_on_failure(entry: Entry) -> Entry:
 class Channel:
     """The application on a connection, and the hub's listener for its account."""
 
-    __slots__ = ("_connection", "_engine", "_session", "anonymous", "connection_id")
+    __slots__ = (
+        "_connection",
+        "_engine",
+        "_session",
+        "account_id",
+        "anonymous",
+        "connection_id",
+    )
 
     def __init__(
         self, engine: Engine, connection: Connection, connection_id: int, address: str
@@ -117,6 +125,8 @@ class Channel:
         self._connection = connection
         self._session = Session(engine.facts, connection_id, address)
         self.connection_id = connection_id
+        self.account_id: int | None = None
+        """The account that it was logged in to, also once that is over."""
         self.anonymous = False
         """Whether the gate counts this connection among those that are not authenticated."""
 
@@ -228,6 +238,8 @@ class Channel:
                     self._perform(effect)
                 case Answered():
                     engine.metrics.count_call(effect.method, effect.outcome)
+                    if effect.outcome != "ok":
+                        self._note_refusal(effect)
                     if effect.payload is not None:
                         connection.send(effect.payload)
                 case Notify():
@@ -245,7 +257,13 @@ class Channel:
                     engine.leave(effect.account_id, self)
                 case Opened():
                     connection.authenticated()
+                    self.account_id = effect.opened.account_id
                     engine.announce(effect.opened, self)
+                    logbook.SESSION_OPENED.log(
+                        account_id=self.account_id,
+                        device_id=self.device_id,
+                        peer=connection.remote_address,
+                    )
                 case RestartClock():
                     connection.restart_authentication_clock()
                 case StopClock():
@@ -259,6 +277,16 @@ class Channel:
             connection.hold()
         elif in_flight <= CALLS_IN_FLIGHT_MAX // 2:
             connection.release()
+
+    def _note_refusal(self, effect: Answered) -> None:
+        logbook.CALL_REFUSED.log(
+            # What is no method has no name: it may be anything.
+            method=effect.method or "a call",
+            outcome=effect.outcome,
+            peer=self._connection.remote_address,
+            account_id=self.account_id,
+            device_id=self.device_id or None,
+        )
 
     def _perform(self, effect: Perform) -> None:
         if type(effect.operation) is PushState:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 from typing import Any
 
 import click
 
+from wsserver import logbook
 from wsserver.commands import account, allowlist
-from wsserver.config import PREFIX, Settings
+from wsserver.config import Settings
 from wsserver.database_commands import back_up, copy, drill, epoch, restore, take_over
 from wsserver.doctor.command import doctor
 from wsserver.inspecting import config
 from wsserver.options import config_option, fail, load_or_exit, setting_options
+from wsserver.origins import find_unknown_variables, hide_passwords
 from wsserver.server import Server, describe_url
 from wsserver.starting import START_FAILURES, become_supervisor, explain, run_in_loop
 from wsserver.status.command import status
@@ -22,8 +23,6 @@ from wsserver.store.errors import StoreError
 from wsserver.store.schema import SchemaTooNew
 from wsserver.systemd import SocketsWrong, take_sockets
 from wsserver.throttle import RATE_EXAMPLE
-
-logger = logging.getLogger(__name__)
 
 EPILOG = (
     "Each setting is a flag here, a variable (--admin-port is WSSERVER_ADMIN_PORT) and a key of "
@@ -65,7 +64,9 @@ def serve(**flags: Any) -> None:
     the start. Who may register is --verification: nobody, until you fill --allowlist or
     use `wsserver allowlist add`, or say open.
     """
-    settings = load_or_exit(flags)
+    settings = load_or_exit(flags, serves=True)
+    for name, reason in find_unknown_variables():
+        logbook.UNKNOWN_VARIABLE.log(name=name, reason=reason)
     _warn_of_open(settings)
     try:
         if settings.workers > 1:
@@ -76,20 +77,18 @@ def serve(**flags: Any) -> None:
     scheme = "ws" if settings.tls_cert is None else "wss"
 
     def tell_started() -> None:
-        logger.info("listening on %s", describe_url(settings.host, server.port, scheme=scheme))
+        logbook.LISTENING.log(address=describe_url(settings.host, server.port, scheme=scheme))
         if server.admin_port:
             admin = describe_url(
                 settings.admin_host, server.admin_port, scheme="http", path="/readyz"
             )
-            logger.info("health and figures on %s", admin)
+            logbook.ADMIN_LISTENING.log(address=admin)
         if settings.lbry_port:
             http = "http" if settings.tls_cert is None else "https"
             gateway = describe_url(settings.host, settings.lbry_port, scheme=http, path="/api/3")
-            logger.info("lbryio's HTTP interface on %s", gateway)
-        logger.info(
-            "registration: %s; database: %s",
-            settings.verification,
-            parse_url(settings.database_url).render_as_string(hide_password=True),
+            logbook.GATEWAY_LISTENING.log(address=gateway)
+        logbook.SERVING.log(
+            verification=settings.verification, database=hide_passwords(settings.database_url)
         )
 
     try:
@@ -115,20 +114,12 @@ def migrate(**flags: Any) -> None:
 def _warn_of_open(settings: Settings) -> None:
     if settings.verification != "open":
         if settings.verification == "allowlist" and not settings.allowlist:
-            logger.warning(
-                "nobody can register but by `wsserver allowlist add`: %sALLOWLIST is empty",
-                PREFIX,
-            )
+            logbook.NOBODY_MAY_REGISTER.log()
         return
     if _is_loopback(settings.host):
-        logger.info(
-            "registration is open to everyone who can reach this machine's loopback address"
-        )
+        logbook.OPEN_HERE.log()
     else:
-        logger.warning(
-            "registration is OPEN to everyone who can reach %s: this mode is for development",
-            settings.host,
-        )
+        logbook.OPEN_TO_ALL.log(host=settings.host)
 
 
 def _is_loopback(host: str) -> bool:

@@ -36,6 +36,7 @@ from wsschema.fields import Email, FieldError, lower_email
 from wsserver.bus.choosing import NONE as NO_BUS
 from wsserver.bus.choosing import is_bus_url
 from wsserver.gate import GateLimits
+from wsserver.logs import LogFormat
 from wsserver.mail import parse_sender
 from wsserver.passwords import WAITING_MAX
 from wsserver.smtp import parse_smtp_url
@@ -210,7 +211,12 @@ class Settings(BaseSettings):
         (), description="Origins of the pages that may connect; unless given, all."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged."
+        "info", description="What is logged; SIGUSR1 switches to debug and back."
+    )
+    log_format: LogFormat = Field(
+        "auto",
+        description="How it is: console, for people, json, a document a line, or auto: console on "
+        "a terminal, else json.",
     )
     bus_url: SecretStr | None = Field(
         None,

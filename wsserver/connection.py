@@ -12,7 +12,6 @@ no core until such a frame comes: pings and pongs, all that an idle connection s
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -22,6 +21,7 @@ from websockets.protocol import Protocol as Core
 from websockets.protocol import Side, State
 
 from wsschema.close_codes import CloseCode
+from wsserver import logbook
 from wsserver.failures import report_failure
 from wsserver.frames import answer_heartbeat, encode_text_frame, measure_frame, read_text_message
 from wsserver.handshake import core_log
@@ -29,8 +29,6 @@ from wsserver.peer import CLOSING, ENDING, NEVER, OPEN, Peer
 
 if TYPE_CHECKING:
     from wsserver.transport import Listener
-
-log = logging.getLogger(__name__)
 
 
 class Application(Protocol):
@@ -55,6 +53,9 @@ class Application(Protocol):
 CLOSE_REASON_BYTES_MAX: Final = 123
 """A control frame carries 125 bytes, two of them the code (RFC 6455, section 5.5)."""
 
+ABNORMAL_CLOSURE: Final = 1006
+"""What stands for the end of a connection that nobody closed (RFC 6455, section 7.4.1)."""
+
 _PING: Final = b"\x89\x00"
 _NO_ID: Final = uuid.UUID(int=0)
 
@@ -65,12 +66,15 @@ class Connection(Peer):
     __slots__ = (
         "_application",
         "_authenticated",
+        "_close",
         "_core",
         "_delivering",
         "_fragments",
         "_held",
         "_message_bytes_max",
         "_missing",
+        "_opened_at_s",
+        "_opened_at_s",
         "_outgoing",
         "_outgoing_bytes",
         "_ping_at_s",
@@ -79,7 +83,10 @@ class Connection(Peer):
         "_stalled_at_s",
         "_stalled_bytes",
         "_unparsed",
+        "bytes_received",
+        "bytes_sent",
         "congested",
+        "messages",
     )
 
     def __init__(
@@ -93,6 +100,13 @@ class Connection(Peer):
         self._application: Application | None = None
         self._message_bytes_max = listener.limits.anonymous_message_bytes_max
         self._core: Core | None = None
+        self._close: tuple[int, str] | None = None
+
+        # What the log tells of it at the end.
+        self._opened_at_s = listener.clock()
+        self.messages = 0
+        """Messages that were received."""
+        self.bytes_received = self.bytes_sent = 0
 
         # Input: fragments of a message; what is not parsed yet, from a position on; how many bytes
         # the core still lacks of the frame that it was given.
@@ -135,6 +149,21 @@ class Connection(Peer):
         """Whether a close was started or the peer is gone: `send` does nothing then."""
         return self._phase != OPEN
 
+    def find_age_s(self) -> float:
+        """How long ago it opened."""
+        return self._listener.clock() - self._opened_at_s
+
+    def find_close(self) -> tuple[int, str]:
+        """The code that it is or was closed with, and our reason; 1006 where it broke off.
+
+        A peer's own reason is left out: it may be anything.
+        """
+        if self._close is not None:
+            return self._close
+        core = self._core
+        frame = None if core is None else core.close_rcvd or core.close_sent
+        return (ABNORMAL_CLOSURE if frame is None else frame.code, "")
+
     def send(self, payload: bytes) -> None:
         """Sends one text message; the caller answers for its being UTF-8."""
         if self._phase == OPEN:
@@ -166,6 +195,7 @@ class Connection(Peer):
         core = self._wake_core()
         if core.state is State.OPEN:
             core.send_close(code, _cut(reason))
+            self._close = (code, reason)
         self._phase = CLOSING
         self._held = False
         self._fragments = None  # What is unparsed stays: the peer's close may be in it.
@@ -211,6 +241,7 @@ class Connection(Peer):
     def data_received(self, data: bytes) -> None:
         """Takes what the peer sent; over TLS also a last chunk while reading is paused."""
         self._pinged_at_s = NEVER
+        self.bytes_received += len(data)
         if self._phase != ENDING:
             self._unparsed = self._unparsed[self._position :] + data if self._unparsed else data
             self._position = 0
@@ -220,17 +251,21 @@ class Connection(Peer):
         """Tells the application."""
         super().connection_lost(exc)
         self._outgoing = None
+        application, self._application = self._application, None
+        if application is not None:
+            self._listener.observe_end(self, application)
         self._listener.tallies.count_close(self._core)
         if self._core is not None:
             # It and its parser refer to each other; and the wheel holds this object for a while.
             self._core.parser.close()
             self._core = None
-        application, self._application = self._application, None
         if application is not None:
             try:
                 application.connection_lost()
-            except Exception:
-                log.exception("application failed when its connection was lost")
+            except Exception as error:
+                logbook.FAILURE_OUTSIDE.log(
+                    what="an application failed when its connection was lost", error=error
+                )
 
     def pause_writing(self) -> None:
         """Hears that the write buffer is above its high-water mark."""
@@ -262,8 +297,10 @@ class Connection(Peer):
         if self.congested:
             self._stalled_bytes += sum(map(len, outgoing))
         if len(outgoing) == 1:
+            self.bytes_sent += len(outgoing[0])
             transport.write(outgoing[0])
         else:
+            self.bytes_sent += sum(map(len, outgoing))
             transport.writelines(outgoing)
 
     # Receiving.
@@ -354,6 +391,7 @@ class Connection(Peer):
         self._receive_message(payload)
 
     def _receive_message(self, payload: bytes | bytearray) -> None:
+        self.messages += 1
         if not payload.isascii():
             try:
                 payload.decode()

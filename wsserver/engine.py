@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
@@ -17,6 +16,7 @@ from wsschema.close_codes import CloseCode
 from wsschema.codec import encode_notification
 from wsschema.errors import RpcError, Unavailable
 from wsschema.messages import WalletUpdated
+from wsserver import logbook
 from wsserver.channel import Channel, Connection
 from wsserver.frames import encode_text_frame
 from wsserver.hub import Hub, Listener
@@ -39,8 +39,6 @@ from wsserver.operations import (
 )
 from wsserver.session import ServerFacts
 from wsserver.throttle import address_key
-
-logger = logging.getLogger(__name__)
 
 RENEWAL_INTERVAL_S: Final = 3600
 """How stale the stored last use of a token may be: an open connection counts as use."""
@@ -164,6 +162,7 @@ class Engine:
         """A session for a connection that was opened."""
         address = address_key(connection.remote_address)
         channel = Channel(self, connection, self.number_connection(), address)
+        logbook.CONNECTION_OPENED.log(peer=connection.remote_address)
         if not self.enter(channel):
             connection.close(CloseCode.TOO_MANY, "too many connections")
         return channel
@@ -341,7 +340,7 @@ class Engine:
             except Unavailable:
                 pass  # It will pass; a lane whose database is at fault has said so, once.
             except (RpcError, TimeoutError) as error:
-                logger.error("notices of the operator can't be read: %s", type(error).__name__)
+                logbook.NOTICES_UNREAD.log(failure=type(error).__name__)
                 interval_s = NOTICE_RETRY_INTERVAL_S
             await asyncio.sleep(interval_s)
 

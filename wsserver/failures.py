@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 
 from wsschema.errors import InternalError
+from wsserver import logbook
 
-logger = logging.getLogger(__name__)
+
+def make_error_id() -> str:
+    """What finds the line of a failure in the log."""
+    return secrets.token_hex(8)
 
 
 def report_failure(what: str, error: Exception) -> InternalError:
     """Log the failure under an id; gives the InternalError that carries it."""
-    error_id = secrets.token_hex(8)
-    # The class and where, not the text: a driver may put tokens and wallets into that.
-    hidden = RuntimeError(type(error).__name__)
-    logger.error(
-        "%s (error id %s)", what, error_id, exc_info=(type(hidden), hidden, error.__traceback__)
-    )
+    error_id = make_error_id()
+    logbook.FAILURE.log(what=what, error_id=error_id, error=error)
     return InternalError(error_id=error_id)

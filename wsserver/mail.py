@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import random
 import re
 import secrets
@@ -20,11 +19,10 @@ from email.message import EmailMessage
 from email.utils import parseaddr
 from typing import Final, Literal
 
+from wsserver import logbook
 from wsserver.failures import report_failure
 from wsserver.letters import Letter
 from wsserver.smtp import PermanentFailure, Relay, TemporaryFailure
-
-logger = logging.getLogger(__name__)
 
 QUEUE_LETTERS_MAX: Final = 1000
 """Letters that may wait, at a few kilobytes each."""
@@ -90,7 +88,7 @@ class Mailer:
                 # Once for each time that it fills up: a crowd must not fill the log as well.
                 self._overflowing = True
                 state = "stopping" if self._closing else f"full: {len(self._tasks)} mails wait"
-                logger.warning("mail %d and those that follow are dropped: %s", number, state)
+                logbook.MAILS_OVERFLOW.log(mail=number, reason=state)
             self._count("overflowed")
             return
         self._overflowing = False
@@ -113,13 +111,13 @@ class Mailer:
         for _ in range(unsent):
             self._count("unsent")
         if unsent:
-            logger.warning("%d mails were not sent within %g s", unsent, timeout_s)
+            logbook.MAILS_UNSENT.log(count=unsent, timeout_s=timeout_s)
 
     async def _send(self, letter: Letter, number: int) -> None:
         try:
             outcome = await self._try_until_final(letter, number)
         except PermanentFailure as failure:
-            logger.warning("mail %d is dropped: %s", number, failure)
+            logbook.MAIL_REFUSED.log(mail=number, failure=failure)
             outcome = "refused"
         except Exception as error:
             report_failure(f"sending mail {number} failed", error)
@@ -139,18 +137,18 @@ class Mailer:
             except TemporaryFailure as failure:
                 pause_s = find_backoff_s(tries, self._jitter())
                 if self._closing:
-                    logger.warning("mail %d is dropped, the server stops: %s", number, failure)
+                    logbook.MAIL_ABANDONED.log(mail=number, failure=failure)
                     return "unsent"
                 if self._clock() + pause_s > ends_at_s:
-                    logger.warning("mail %d is given up, try %d: %s", number, tries, failure)
+                    logbook.MAIL_EXPIRED.log(mail=number, tries=tries, failure=failure)
                     return "expired"
-                logger.warning(
-                    "mail %d waits for %.0f s, try %d: %s", number, pause_s, tries, failure
+                logbook.MAIL_DEFERRED.log(
+                    mail=number, pause_s=pause_s, tries=tries, failure=failure
                 )
                 self._count("deferred")
                 await self._pause(pause_s)
             else:
-                logger.info("mail %d is delivered, try %d", number, tries)
+                logbook.MAIL_DELIVERED.log(mail=number, tries=tries)
                 return "delivered"
         raise AssertionError("the loop has no end of its own")
 

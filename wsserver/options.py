@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import types
 import typing
@@ -14,6 +13,7 @@ import click
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from wsserver import logs
 from wsserver.config import ConfigurationError, Settings, load_settings
 from wsserver.throttle import Rate
 
@@ -67,18 +67,13 @@ def _describe_type(field: FieldInfo) -> str:
     return {int: "N", float: "SECONDS", Rate: "RATE"}.get(typing.cast(Any, kind), "TEXT")
 
 
-def load_or_exit(flags: dict[str, Any]) -> Settings:
+def load_or_exit(flags: dict[str, Any], *, serves: bool = False) -> Settings:
     """The settings in force, and the log set up; a sentence and exit 2 where they are wrong."""
     try:
         settings = load_settings(flags)
     except ConfigurationError as error:
         refuse(error)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logs.set_up(settings.log_level, settings.log_format, in_background=serves)
     return settings
 
 

@@ -11,6 +11,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Final
 
+from wsserver import logbook
+
 RECORDS_MAX: Final = 50
 """Records that are kept; the oldest goes first."""
 TEXT_CHARS_MAX: Final = 300
@@ -45,11 +47,11 @@ class RecentRecords(logging.Handler):
 
     def attach(self) -> None:
         """Begin."""
-        logging.getLogger("wsserver").addHandler(self)
+        logbook.logger.addHandler(self)
 
     def detach(self) -> None:
         """End; what was taken stays."""
-        logging.getLogger("wsserver").removeHandler(self)
+        logbook.logger.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take it."""

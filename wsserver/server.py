@@ -27,9 +27,11 @@ from wsschema.limits import (
 )
 from wsschema.messages import AnnouncedLimits, ServerInfo
 from wsschema.openrpc import openrpc_document
+from wsserver import logbook
 from wsserver.bus.choosing import choose_transport
 from wsserver.bus.node import Bus
 from wsserver.config import Settings
+from wsserver.departures import Departures
 from wsserver.engine import Engine
 from wsserver.figures import Exposition
 from wsserver.gate import Gate, GateLimits
@@ -51,8 +53,6 @@ from wsserver.transport import Listener, TransportLimits
 
 if TYPE_CHECKING:
     from wsserver.lbry.serving import GatewayServer
-
-logger = logging.getLogger(__name__)
 
 NAME: Final = "wallet-sync"
 DESCRIPTORS_RESERVED: Final = 64
@@ -181,6 +181,7 @@ class Server:
             respond=pages.answer,
             admit_peer=facts.gate.may_connect,
             trusted_proxies=settings.trusted_proxies,
+            observe_end=Departures(asyncio.get_running_loop()).note,
         )
         self._instruments = Instruments(
             store=self._store,
@@ -227,14 +228,15 @@ class Server:
     async def run(self, on_started: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
 
-        With TLS, SIGHUP has the certificate read anew.
+        With TLS, SIGHUP has the certificate read anew. SIGUSR1 switches the log to debug and back,
+        SIGUSR2 writes the figures into it.
         """
         loop = asyncio.get_running_loop()
 
         def take_signal() -> None:
             if self._stopping.is_set():
-                logger.warning("second signal: exiting at once")
-                sys.stderr.flush()
+                logbook.KILLED.log()
+                logging.shutdown()
                 # No finally clause, no thread is waited for: what was acknowledged is durable.
                 signal.raise_signal(signal.SIGKILL)
             self._stopping.set()
@@ -248,7 +250,10 @@ class Server:
         reloads = reloads and hasattr(signal, "SIGHUP")
         if reloads:
             loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
-        logger.info("%s %s starts", NAME, version(NAME))
+        if hasattr(signal, "SIGUSR1"):
+            loop.add_signal_handler(signal.SIGUSR1, self.switch_debug)
+            loop.add_signal_handler(signal.SIGUSR2, self.log_figures)
+        logbook.STARTING.log(version=version(NAME))
         await self.start()
         _tune_interpreter()
         if not self._stopping.is_set():
@@ -258,9 +263,9 @@ class Server:
                 loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self._stopping.wait()
         self._overseer.tell_stopping()
-        logger.info("draining: %d connections", self._count_connections())
+        logbook.DRAINING.log(connections=self._count_connections())
         await self.stop()
-        logger.info("stopped")
+        logbook.STOPPED.log()
 
     def reload_certificate(self) -> None:
         """Use the renewed certificate for new connections; if it can't be, log why and go on."""
@@ -269,11 +274,27 @@ class Server:
         try:
             self._certificate.reload()
         except CertificateError as error:
-            logger.error("the certificate stays the old one, for the new can't be used: %s", error)
+            logbook.CERTIFICATE_REFUSED.log(reason=str(error))
         else:
-            logger.info(
-                "new connections get the certificate that is in %s", self._certificate.chain
-            )
+            logbook.CERTIFICATE_RENEWED.log(certificate=str(self._certificate.chain))
+
+    def switch_debug(self) -> None:
+        """Have the log tell everything; or, if it does, as much as the settings say."""
+        level = self._settings.log_level
+        if logbook.logger.isEnabledFor(logging.DEBUG):
+            logbook.LEVEL_CHANGED.log(log_level=level)
+            logbook.set_level(level)
+        else:
+            logbook.set_level("debug")
+            logbook.LEVEL_CHANGED.log(log_level="debug")
+
+    def log_figures(self) -> None:
+        """Write the figures of the moment into the log."""
+        logbook.FIGURES.log(
+            connections=self._count_connections(),
+            sessions=self._metrics.sessions.value,
+            queues={**self._store.waiting, "passwords": self._passwords.waiting},
+        )
 
     def ask_to_stop(self) -> None:
         """Have `run` drain and return, as a signal does."""

@@ -12,15 +12,15 @@ import asyncio
 import contextlib
 import errno
 import functools
-import logging
 import socket
 import ssl as tls
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final
+from typing import Any, Final
 
 from wsschema.close_codes import CloseCode
+from wsserver import logbook
 from wsserver.connection import (
     Application,
     ApplicationFactory,
@@ -48,8 +48,6 @@ __all__ = [
     "bind",
     "build_response",
 ]
-
-log = logging.getLogger(__name__)
 
 Answer = Response | Awaitable[Response | None] | None
 
@@ -90,8 +88,8 @@ class Listener:
     `application` is mounted on each connection that opens; without one the port speaks plain HTTP
     alone. `respond` sees every well-formed request first. `admit_peer` is asked for every newcomer,
     by what counts as its address (`address_key`), before a byte is read. `trusted_proxies` are not
-    asked for; whom they connect for is who `X-Forwarded-For` says. `clock` gives seconds that never
-    go back.
+    asked for; whom they connect for is who `X-Forwarded-For` says. `observe_end` hears of every
+    connection that had an application and is over. `clock` gives seconds that never go back.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -104,10 +102,12 @@ class Listener:
         respond: Respond,
         admit_peer: Callable[[str], bool] | None = None,
         trusted_proxies: Sequence[Network] = (),
+        observe_end: Callable[[Connection, Any], None] = lambda connection, application: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
         self.clock = clock
+        self.observe_end = observe_end
         self.wheel: Wheel[Peer] = Wheel()
         self.tallies = Tallies()
         self._application = application
@@ -226,7 +226,7 @@ class Listener:
         self._swept_at_s = now_s
         self._check_some(self.wheel.take_due(now_s), now_s)
         if self._refused and now_s >= self._refusals_reported_at_s + REFUSALS_REPORT_INTERVAL_S:
-            log.warning("dropped %d newcomers: too many, or too fast by address", self._refused)
+            logbook.NEWCOMERS_DROPPED.log(count=self._refused)
             self._refused, self._refusals_reported_at_s = 0, now_s
 
     # What its connections call.
@@ -269,8 +269,8 @@ class Listener:
         """The answer to a request; 500 where none could be made."""
         try:
             return self._respond(handshake.request)
-        except Exception:
-            log.exception("no answer to an HTTP request")
+        except Exception as error:
+            logbook.FAILURE_OUTSIDE.log(what="no answer to an HTTP request", error=error)
             return build_response(500, "Internal error.\n")
 
     def answer_later(
@@ -299,8 +299,10 @@ class Listener:
         self._open.add(connection)
         try:
             return self._application(connection)
-        except Exception:
-            log.exception("no application for a connection; it is closed")
+        except Exception as error:
+            logbook.FAILURE_OUTSIDE.log(
+                what="no application for a connection; it is closed", error=error
+            )
             return None
 
     def spread(self, interval_s: float) -> float:
@@ -365,13 +367,13 @@ class Listener:
             except ConnectionAbortedError:
                 continue  # It was gone before it was taken.
             except OSError as error:
-                log.warning("can't accept connections: %s", error.strerror)
+                logbook.CANNOT_ACCEPT.log(failure=error.strerror)
                 await asyncio.sleep(ACCEPT_RETRY_INTERVAL_S)
                 continue
             try:
                 self._take_in(accepted, address[0], context)
-            except Exception:
-                log.exception("a newcomer could not be taken in")
+            except Exception as error:
+                logbook.FAILURE_OUTSIDE.log(what="a newcomer could not be taken in", error=error)
                 accepted.close()
             await asyncio.sleep(0)  # A crowd takes turns with everybody else.
 
@@ -420,8 +422,8 @@ class Listener:
                 response = await answer
         except TimeoutError:
             response = build_response(503, "No answer in time.\n")
-        except Exception:
-            log.exception("no answer to an HTTP request")
+        except Exception as error:
+            logbook.FAILURE_OUTSIDE.log(what="no answer to an HTTP request", error=error)
             response = build_response(500, "Internal error.\n")
         opening.answer(handshake, response)
 

@@ -34,7 +34,7 @@
         ├── TooManyRequests             429
         │   └── RateLimited             rate_limited  data.retryAfterMs
         └── ServiceUnavailable          503
-            └── Unavailable             unavailable  data.retryAfterMs
+            └── Unavailable             unavailable  data.retryAfterMs, data.errorId?
 
 A leaf is raised with the text that gives the fact and the limit; without one it says its default.
 An error that a client does not know is treated by its code: ``error_from_wire`` falls back to the
@@ -369,10 +369,30 @@ class ServiceUnavailable(_RetryLater):
 
 
 class Unavailable(ServiceUnavailable):
-    """Nothing was changed; come back after ``retry_after_ms``."""
+    """Nothing was changed; come back after ``retry_after_ms``.
+
+    ``error_id`` is also in the server's log where a failure of its own is behind it; else empty.
+    """
 
     reason = "unavailable"
     text = "the server cannot serve this at the moment; nothing was changed"
+
+    def __init__(
+        self, message: str | None = None, *, retry_after_ms: int = 1000, error_id: str = ""
+    ) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.error_id = error_id
+
+    def data(self) -> dict[str, Any]:
+        return super().data() | ({"errorId": self.error_id} if self.error_id else {})
+
+    @classmethod
+    def from_data(cls, message: str, data: Mapping[str, Any]) -> Unavailable:
+        return cls(
+            message,
+            retry_after_ms=_integer(data, "retryAfterMs", 1000),
+            error_id=_text(data, "errorId"),
+        )
 
 
 class UnknownError(RpcError):

@@ -164,7 +164,8 @@ def _error(kind: type[RpcError]) -> dict[str, Any]:
     document: dict[str, Any] = {"code": kind.code, "message": kind.text}
     data = _data_members(kind)
     if data:
-        document["data"] = {"type": "object", "properties": data, "required": [*data]}
+        required = [name for name in data if not (kind is errors.Unavailable and name == "errorId")]
+        document["data"] = {"type": "object", "properties": data, "required": required}
     return document
 
 
@@ -184,6 +185,8 @@ def _data_members(kind: type[RpcError]) -> dict[str, Any]:
         schemas["maxBytes"] = Integer().schema()
     elif kind in (errors.RateLimited, errors.Unavailable):
         schemas["retryAfterMs"] = Integer().schema()
+    if kind is errors.Unavailable:
+        schemas["errorId"] = {"type": "string"}
     return schemas
 
 

@@ -207,7 +207,7 @@ async def test_mode_open_warns_on_every_address_but_loopback(make_process: MakeP
         server = make_process(host=host)
         server.launch()
         await server.wait_for_log("registration:")
-        assert ("WARNING" in server.log) == warns
+        assert ('"level": "warning"' in server.log) == warns
         assert ("OPEN to everyone" in server.log) == warns
         server.signal(signal.SIGTERM)
         assert await server.wait() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 from pathlib import Path
@@ -31,6 +32,11 @@ async def test_no_secret_is_in_the_log_and_no_password_or_token_in_the_database_
     assert await server.wait() == 0
 
     log = server.log
+    # As it was written, and as a program reads it, with its escapes undone.
+    documents = [json.loads(line) for line in log.splitlines()]
+    log += "".join(str(document) for document in documents)
+    events = {document["event"] for document in documents}
+    assert events >= {"session.opened", "call.refused", "connection.ended", "database.failed"}
     assert log.count("error id") >= 2, "the failures that were brought about are told"
     assert "Traceback" in log
     for secret in (EMAIL, PASSWORD, NEW_PASSWORD, WALLET, NAME, *tokens):

@@ -342,7 +342,7 @@ async def test_a_fault_is_logged_once_and_so_is_the_recovery(
         await phone.push(1)
         await phone.push(2)
 
-    records = [record for record in caplog.records if record.name == "wsserver.store.lanes"]
+    records = [record for record in caplog.records if "writing lane: " in record.getMessage()]
     assert [record.levelname for record in records] == ["ERROR", "WARNING"]
     assert "OperationalError (SQLITE_BUSY): database is locked" in records[0].getMessage()
     assert "can be used again" in records[1].getMessage()

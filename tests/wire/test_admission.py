@@ -142,10 +142,10 @@ async def test_a_crowd_costs_a_line_a_minute_in_the_log(caplog: pytest.LogCaptur
         for _ in range(3):
             assert await is_dropped(await server.connect())
             await server.pass_time(1)
-        assert [record.args for record in caplog.records] == [(1,)]
+        assert [vars(record)["fields"] for record in caplog.records] == [{"count": 1}]
 
         await server.pass_time(int(REFUSALS_REPORT_INTERVAL_S))
-        assert [record.args for record in caplog.records] == [(1,), (2,)]
+        assert [vars(record)["fields"] for record in caplog.records] == [{"count": 1}, {"count": 2}]
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00"], ids=["silent", "half"])

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from wsserver import logbook
 from wsserver.bus.transports import QUEUE_MESSAGES_MAX, BusError, Receive
-
-logger = logging.getLogger(__name__)
 
 ALL: Final = "wallet-sync.nodes"
 ACCOUNT: Final = "wallet-sync.account."
@@ -145,7 +143,7 @@ class NatsBus:
                         await self._client.publish(subject, payload)
                 self._sent.set()
             except Exception as error:
-                logger.warning("the bus on NATS: %s", _describe(error))
+                logbook.BUS_FAILED.log(failure=_describe(error))
                 self._lost()
                 await asyncio.sleep(RETRY_S)
 
@@ -178,10 +176,10 @@ class NatsBus:
         self._lost()
 
     async def _note_cut(self) -> None:
-        logger.warning("the bus on NATS is cut off")
+        logbook.BUS_CUT.log(bus="NATS", failure="the connection is gone")
 
     async def _note_return(self) -> None:
-        logger.warning("the bus on NATS is there again")
+        logbook.BUS_BACK.log(bus="NATS")
         self._lost()
 
 

@@ -7,7 +7,6 @@ this turn of the event loop. Everything here runs on the loop, which simulations
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections import defaultdict
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from wsschema.errors import RpcError, Unavailable
+from wsserver import logbook
 from wsserver.bus import messages
 from wsserver.bus.looking import Looking
 from wsserver.bus.messages import (
@@ -45,8 +45,6 @@ from wsserver.operations import (
     Revoked,
     StoredDevices,
 )
-
-logger = logging.getLogger(__name__)
 
 RESYNC_MIN_S: Final = 0.3
 """How far apart questions for all accounts are, however much is missed."""
@@ -354,7 +352,7 @@ class Bus:
             return
         if isinstance(answer, RpcError):
             if not isinstance(answer, Unavailable):
-                logger.error("what moved can't be read: %s", type(answer).__name__)
+                logbook.MOVED_UNREAD.log(failure=type(answer).__name__)
             self._looking.put_off()  # The next heartbeat puts it again.
             return
         for applied in self._looking.tell(answer):
@@ -411,13 +409,10 @@ class Bus:
 
     def _note_deafness(self, deaf: bool) -> None:
         if deaf and not self._deaf:
-            logger.warning(
-                "the bus is cut off: the database is asked every %g s what other nodes did",
-                RESYNC_MIN_S,
-            )
+            logbook.BUS_DEAF.log(pause_s=RESYNC_MIN_S)
             self._miss()
         elif self._deaf and not deaf:
-            logger.warning("the bus carries messages again")
+            logbook.BUS_HEARS.log()
             self._miss()
         self._deaf = deaf
 

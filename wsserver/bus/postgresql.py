@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from wsserver import logbook
 from wsserver.bus.transports import QUEUE_MESSAGES_MAX, BusError, Receive
-
-logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "wallet_sync"
 AT_ONCE: Final = 64
@@ -114,13 +112,13 @@ class PostgreSQLBus:
                 if connection is None:
                     connection = await self._connect()
                     if failed is not None:
-                        logger.warning("the bus on PostgreSQL is there again")
+                        logbook.BUS_BACK.log(bus="PostgreSQL")
                         failed = None
                 await work(connection)
             except Exception as error:
                 if failed is None:
                     failed = _describe(error)
-                    logger.warning("the bus on PostgreSQL is cut off: %s", failed)
+                    logbook.BUS_CUT.log(bus="PostgreSQL", failure=failed)
                 # Not all nodes at once.
                 await asyncio.sleep(RETRY_S * (0.5 + random.random()))  # noqa: S311
             finally:

@@ -14,7 +14,6 @@ the last: until that is copied the log can't begin anew.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +22,9 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from wsserver import logbook
 from wsserver.store.lanes import Waiting, describe
 from wsserver.store.rows import execute_text
-
-logger = logging.getLogger(__name__)
 
 CHECKPOINT_BYTES: Final = 32 * 2**20
 """Written since the last checkpoint, about. What is written over and over is copied once."""
@@ -91,7 +89,7 @@ class Checkpointer:
             except DBAPIError as error:
                 # The next commit tries again; the lane says what is wrong with the database.
                 self._due.clear()
-                logger.warning("the write-ahead log was not copied: %s", describe(error))
+                logbook.LOG_NOT_COPIED.log(failure=describe(error))
 
     def _checkpoint(self) -> None:
         self._due.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
+from wsserver import logbook
 from wsserver.store.errors import StoreError as StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.lanes import describe
@@ -22,8 +22,6 @@ from wsserver.store.postgresql import (
 )
 from wsserver.store.schema import check_finished, check_schema, is_migrated, migrate
 from wsserver.store.sqlite import check_sqlite_url, create_sqlite_engine, find_folder
-
-logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a connection waits for another process's lock before it gives up."""
@@ -95,7 +93,7 @@ def open_database(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterat
         check_finished(connection)
         before, after = migrate(connection)
         if before != after:
-            logger.info("database schema: %s -> %s", before or "none", after)
+            logbook.SCHEMA_MIGRATED.log(revision_before=before or "none", revision=after)
         yield connection
 
 

@@ -6,7 +6,6 @@ covers it. Answers are handed over in commit order, after the commit.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -25,11 +24,10 @@ from sqlalchemy.exc import (
 
 from wsschema.errors import RpcError, Unavailable
 from wsschema.frozen import frozen
-from wsserver.failures import report_failure
+from wsserver import logbook
+from wsserver.failures import make_error_id, report_failure
 from wsserver.operations import Operation
 from wsserver.store.context import Done
-
-logger = logging.getLogger(__name__)
 
 RETRY_AFTER_MS: Final = 1000
 """When a client may try again what the store could not do."""
@@ -122,6 +120,7 @@ class Lane:
         self._taken_bytes = 0
         self._connection: Connection | None = None
         self._fault: str | None = None
+        self._fault_id = ""
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
@@ -168,9 +167,9 @@ class Lane:
             try:
                 going_on = self._take(batch)
                 self._commit(batch)
-            except Exception:
+            except Exception as error:
                 # Without its thread the lane would keep everyone waiting for ever.
-                logger.exception("%s: a batch of %d went wrong", self.name, len(batch))
+                logbook.LANE_FAILED.log(lane=self.name, count=len(batch), error=error)
         self._disconnect()
 
     def _take(self, batch: list[Waiting]) -> bool:
@@ -222,8 +221,8 @@ class Lane:
                         continue
                     # The rest is not tried: each part might wait for the same lock.
                     left = len(batch) - len(answers)
-                    self._report_fault(error, left)
-                    answers += [_unavailable() for _ in range(left)]
+                    error_id = self._report_fault(error, left)
+                    answers += [_unavailable(error_id) for _ in range(left)]
                     return answers
                 if len(part) == 1:
                     answers.append(_report(part[0].operation, error))
@@ -268,26 +267,26 @@ class Lane:
             try:
                 connection.close()
             except Exception as error:
-                logger.error("%s: closing its connection failed: %s", self.name, describe(error))
+                logbook.LANE_NOT_CLOSED.log(lane=self.name, failure=describe(error))
 
-    def _report_fault(self, error: Exception, count: int, what: str = "answering 503") -> None:
-        """One line when the database begins to fail, not one for each batch until it recovers."""
+    def _report_fault(self, error: Exception, count: int, what: str = "answering 503") -> str:
+        """One line when the database begins to fail, not one for each batch until it recovers.
+
+        Gives the id of that line.
+        """
         self._count_fault()
         fault = describe(error)
         if fault != self._fault:
-            self._fault = fault
-            logger.error(
-                "%s: %d operations failed: %s; %s until the database recovers",
-                self.name,
-                count,
-                fault,
-                what,
+            self._fault, self._fault_id = fault, make_error_id()
+            logbook.DATABASE_FAILED.log(
+                lane=self.name, count=count, failure=fault, what=what, error_id=self._fault_id
             )
+        return self._fault_id
 
     def _report_recovery(self) -> None:
         if self._fault is not None:
             self._fault = None
-            logger.warning("%s: the database can be used again", self.name)
+            logbook.DATABASE_RECOVERED.log(lane=self.name)
 
 
 def _report(operation: Operation[Any], error: Exception) -> RpcError:
@@ -330,8 +329,8 @@ def _is_refusal(error: BaseException) -> bool:
     return state is not None and state.startswith(("23", "40"))
 
 
-def _unavailable() -> Unavailable:
-    return Unavailable(retry_after_ms=RETRY_AFTER_MS)
+def _unavailable(error_id: str = "") -> Unavailable:
+    return Unavailable(retry_after_ms=RETRY_AFTER_MS, error_id=error_id)
 
 
 def _is_database_at_fault(error: Exception) -> bool:

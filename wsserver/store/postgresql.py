@@ -8,7 +8,6 @@ Readers are REPEATABLE READ: a batch sees one moment, as on SQLite.
 from __future__ import annotations
 
 import importlib
-import logging
 import threading
 import time
 from typing import Any, Final
@@ -17,9 +16,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from wsserver import logbook
 from wsserver.store.errors import StoreError
-
-logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_S: Final = 8
@@ -200,7 +198,7 @@ class ServingLock:
             except StoreError as error:
                 if not self.is_anothers:
                     self.is_anothers = True
-                    logger.error("answering 503: %s", error)
+                    logbook.DATABASE_ANOTHERS.log(reason=str(error))
             except DBAPIError:
                 # The lanes say what is wrong with the database.
                 self._drop()

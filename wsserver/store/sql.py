@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from sqlalchemy import Connection, Engine, update
 from wsschema.errors import RpcError, Unavailable
 from wsschema.frozen import frozen
 from wsschema.messages import SealedWallet
+from wsserver import logbook
 from wsserver.failures import report_failure
 from wsserver.operations import (
     AcknowledgeState,
@@ -74,8 +74,6 @@ from wsserver.store.postgresql import ServingLock, refuse_beside_servers
 from wsserver.store.schema import install
 from wsserver.store.sqlite import find_folder
 from wsserver.store.tables import installation
-
-logger = logging.getLogger(__name__)
 
 LANES: Final = 4
 """Writing lanes, where the database has room for more than one."""
@@ -278,7 +276,7 @@ class SqlStore:
             left_s = max(0.0, ends_at_s - time.monotonic())
             if not await asyncio.to_thread(thread.close, left_s):
                 ended = False
-                logger.warning("%s: not done within %g s; left to itself", thread.name, timeout_s)
+                logbook.LANE_LEFT.log(lane=thread.name, timeout_s=timeout_s)
         self._threads = []
         # A lane that is left to itself may write yet: then the guard ends with the process.
         if self._guard is not None and ended:

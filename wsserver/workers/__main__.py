@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from wsserver import logbook
 from wsserver.config import Settings
 from wsserver.options import config_option, describe_flags, fail, load_or_exit, setting_options
 from wsserver.systemd import Sockets, SocketsWrong, Systemd, take_sockets
 from wsserver.transport import bind
 from wsserver.workers.process import WorkerFailed
 from wsserver.workers.supervisor import Patience, Supervisor
-
-logger = logging.getLogger(__name__)
 
 DRAIN_GRACE_S = 5.0
 """How much longer than its drain timeout a worker may take to end."""
@@ -57,9 +55,9 @@ async def supervise(settings: Settings, flags: Mapping[str, Any]) -> None:
     def tell_started() -> None:
         scheme = "ws" if settings.tls_cert is None else "wss"
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        logger.info("listening on %s://%s:%d/v1", scheme, shown, supervisor.port)
+        logbook.LISTENING.log(address=f"{scheme}://{shown}:{supervisor.port}/v1")
         if supervisor.admin_port:
-            logger.info("health and figures on port %d", supervisor.admin_port)
+            logbook.ADMIN_LISTENING.log(address=f"port {supervisor.admin_port}")
 
     await supervisor.run(tell_started)
 

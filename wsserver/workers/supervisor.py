@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 from collections import Counter
@@ -16,6 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from wsserver import logbook
 from wsserver.http import AdminPages
 from wsserver.recent import RecentRecords
 from wsserver.status.snapshot import Snapshot, add_up, merge_failures
@@ -24,8 +24,6 @@ from wsserver.transport import Listener, TransportLimits
 from wsserver.workers.control import Question
 from wsserver.workers.process import WorkerFailed, WorkerProcess
 from wsserver.workers.totals import Totals
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +128,11 @@ class Supervisor:
             self._systemd.tell_ready(self._describe())
         await ending
         self._systemd.tell_stopping()
-        logger.info("draining %d workers", len(self._serving))
+        logbook.WORKERS_DRAINING.log(count=len(self._serving))
         await self.stop()
         if self._failure is not None:
             raise self._failure
-        logger.info("stopped")
+        logbook.STOPPED.log()
 
     def reload(self) -> None:
         """Replace every worker by a new one, one after the other, each once the new one serves."""
@@ -171,7 +169,7 @@ class Supervisor:
         self._starts[number] += 1
         ports = {name: several for name, several in self._sockets.items() if name != "admin"}
         await worker.start(self._command, ports, self._patience.start_s)
-        logger.info("worker %d serves (process %d)", number, worker.pid)
+        logbook.WORKER_SERVES.log(worker=number, process=worker.pid)
         old = self._serving.get(number)
         self._serving[number] = worker
         if old is not None:
@@ -181,7 +179,7 @@ class Supervisor:
         self._leaving.add(worker)
         try:
             if not await worker.drain(self._patience.drain_s):
-                logger.warning("worker %d did not end in time, and was killed", worker.number)
+                logbook.WORKER_LATE.log(worker=worker.number)
         finally:
             self._leaving.discard(worker)
             self._totals.keep(worker.figures)
@@ -199,7 +197,7 @@ class Supervisor:
                 self._totals.keep(worker.figures)
                 lived_s = asyncio.get_running_loop().time() - worker.started_at_s
                 pause_s = self._lengthen(pause_s) if lived_s < self._patience.stable_s else 0.0
-                logger.error("worker %d %s; a new one follows", number, worker.describe_end())
+                logbook.WORKER_ENDED.log(worker=number, reason=worker.describe_end())
                 self._systemd.tell_status(self._describe())
                 while number not in self._serving:
                     await asyncio.sleep(pause_s)
@@ -215,7 +213,7 @@ class Supervisor:
                 # What keeps all of them from starting is for whoever started us.
                 self._failure = error
                 self._ending.set()
-            logger.error("%s", error)  # the sentence says it
+            logbook.WORKER_FAILED.log(reason=str(error))
             return self._lengthen(pause_s)
         return pause_s
 
@@ -224,16 +222,16 @@ class Supervisor:
 
     async def _roll(self) -> None:
         self._systemd.tell_reloading()
-        logger.info("every worker is about to be replaced")
+        logbook.WORKERS_REPLACING.log()
         for number in self._starting:
             async with self._starting[number]:
                 try:
                     await self._start_worker(number)
                 except WorkerFailed as error:
-                    logger.error("%s; those that serve go on", error)
+                    logbook.WORKER_NOT_REPLACED.log(reason=str(error))
                     break
         else:
-            logger.info("every worker is new")
+            logbook.WORKERS_REPLACED.log()
         self._systemd.tell_ready(self._describe())
 
     def _take_rolled(self, rolled: asyncio.Task[None]) -> None:
@@ -253,14 +251,14 @@ class Supervisor:
                 # Counted, not timed: where the machine slept, so did the workers.
                 worker.silent_beats += 1
                 if worker.silent_beats > self._patience.silent_beats_max:
-                    logger.error("worker %d hangs, and is killed", worker.number)
+                    logbook.WORKER_HANGS.log(worker=worker.number)
                     await worker.kill()
             if self._serving:
                 self._systemd.beat()
 
     def _take_signal(self) -> None:
         if self._ending.is_set():
-            logger.warning("second signal: exiting at once")
+            logbook.KILLED.log()
             for worker in (*self._serving.values(), *self._leaving):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
