@@ -53,6 +53,17 @@ def test_every_scenario_is_measured_judged_and_drawn(tmp_path: Path) -> None:
         assert drawing.getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
+def test_the_costs_that_capacity_is_reckoned_with_are_measured(tmp_path: Path) -> None:
+    run_module("benchmarks.costs", "--smoke", f"--results={tmp_path}")
+
+    found = json.loads((tmp_path / "costs.json").read_bytes())
+    assert found["faults"] == {}
+    assert all(row["each"] > 0 for row in found["tables"]["bytes"])
+    assert {"push", "notification", "ping of an idle session", "resume, with its connection"} <= {
+        row["what"] for row in found["tables"]["processor time"]
+    }
+
+
 def test_the_page_says_what_was_measured() -> None:
     found = orjson.loads((PAGE.with_suffix("") / "results.json").read_bytes())
 

@@ -51,7 +51,8 @@ class ConfigurationError(Exception):
 
 
 def _split(value: Any) -> Any:
-    return re.split(r"[,\s]+", value.strip(", \n")) if isinstance(value, str) else value
+    # A variable that is set to nothing is an empty list: a compose file can't leave one out.
+    return re.findall(r"[^,\s]+", value) if isinstance(value, str) else value
 
 
 def _read_rate(value: Any) -> Rate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import jsonschema
 import pytest
 import yaml
 
-from wsserver.config import PREFIX, Settings
+from wsserver.bus.choosing import choose_transport
+from wsserver.config import PREFIX, Settings, examine
+from wsserver.store.databases import parse_url
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -133,6 +136,30 @@ def test_every_variable_is_a_setting() -> None:
 
     for environment in environments:
         assert settings_named(environment) <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("source", [*COMPOSE_FILES, "kubernetes"])
+def test_a_node_takes_what_it_is_set_to(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    if source == "kubernetes":
+        environment = {
+            **read_manifest("configuration")["data"],
+            "WSSERVER_DATABASE_URL": "postgresql://wallet_sync:secret@db.example.com/wallet_sync",
+        }
+    else:
+        environment = next(iter(nodes_of(read_yaml(source)).values()))["environment"]
+    for name, value in environment.items():
+        monkeypatch.setenv(
+            name, re.sub(r"\$\{\w+:\?\}", "secret", value).replace("${ALLOWLIST:-}", "")
+        )
+
+    examined = examine({})
+
+    assert examined.faults == ()
+    assert examined.settings.trusted_proxies
+    choose_transport(environment.get("WSSERVER_BUS_URL"), examined.settings.database_url)
+    parse_url(examined.settings.database_url)
 
 
 def test_no_secret_stands_in_a_file() -> None:

@@ -24,6 +24,8 @@ from tests.e2e.conftest import Serve
 from tests.e2e.serving import find_free_port, run_command
 from tests.mail.relays import Inbox, check_login, serve_smtp
 from tests.mail.secrets import PASSWORD, QUOTED_PASSWORD, USER
+from tests.servers.nats import Nats
+from tests.servers.postgresql import PostgreSQL
 from wsserver.cli import main
 from wsserver.config import examine
 from wsserver.doctor import certificate, command, machine
@@ -244,6 +246,40 @@ def test_a_schema_of_another_version_is_told(look: Look, tmp_path: Path) -> None
     connection.close()
 
     assert look()["database"].verdict is FAIL
+
+
+# Many nodes.
+
+
+def test_postgresql_and_its_bus_are_looked_at(
+    look: Look, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    url = postgresql.create_database()
+    empty = look(database_url=url)
+    assert "there is none yet" in empty["database"].text
+    assert run_command(["migrate", f"--database-url={url}"], tmp_path).returncode == 0
+
+    found = look(database_url=url)
+
+    assert found["database"].verdict is OK
+    # The tests' own server does not wait for the disk.
+    assert "with fsync = off" in found["postgresql"].text
+    assert found["bus"].text == "PostgreSQL, which lets this node in"
+    assert "sqlite" not in found
+
+
+def test_a_bus_on_nats_is_reached_or_told(look: Look, postgresql: PostgreSQL, nats: Nats) -> None:
+    url = postgresql.create_database()
+
+    assert look(database_url=url, bus_url=nats.url)["bus"].verdict is OK
+    away = look(database_url=url, bus_url=f"nats://127.0.0.1:{find_free_port()}")
+    assert away["bus"].verdict is FAIL
+
+
+def test_a_database_that_is_away_fails(look: Look) -> None:
+    found = look(database_url=f"postgresql://127.0.0.1:{find_free_port()}/wallets")
+
+    assert {"database", "bus"} <= bad(found)
 
 
 # The certificate.

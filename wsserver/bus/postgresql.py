@@ -86,6 +86,7 @@ class PostgreSQLBus:
 
     async def close(self) -> None:
         """Send what waits, and disconnect."""
+        await asyncio.sleep(0)  # a task that has not begun would leave its connection open
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._sent.wait()

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from wsserver.config import Examined, Settings, examine
+from wsserver.doctor.bus import check_bus
 from wsserver.doctor.certificate import check_certificate
 from wsserver.doctor.database import check_database
 from wsserver.doctor.exposure import check_exposure
@@ -24,6 +25,7 @@ from wsserver.preflight import check_extras
 CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     check_descriptors,
     check_database,
+    check_bus,
     check_certificate,
     check_relay,
     check_exposure,
@@ -41,9 +43,10 @@ def doctor(as_json: bool, **flags: Any) -> None:
     """Find out what is wrong with a server, its machine, and what it needs.
 
     Give it the settings that serve gets, beside a running server or before the first start. It
-    looks at the settings, descriptors, the database and its disk, the certificate, the mail relay,
-    what strangers can reach, the ports, and the clock. It writes nothing but a file of 80 KB beside
-    a SQLite database, for a moment, and sends no mail. The exit code is 1 where something fails.
+    looks at the settings, descriptors, the database and its disk, the bus, the certificate, the
+    mail relay, what strangers can reach, the ports, and the clock. It writes nothing but a file of
+    80 KB beside a SQLite database, for a moment, and sends no mail. The exit code is 1 where
+    something fails.
 
     \b
     wsserver doctor
