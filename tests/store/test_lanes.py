@@ -110,7 +110,8 @@ async def test_more_operations_than_may_wait_are_refused(open_store: OpenSqlite)
     async with open_store(limits=limits) as backend:
         async with backend.held() as held:
             futures = backend.submit_all([creating(f"user{n}@example.com") for n in range(5)])
-            assert backend.store.waiting["writing lane"] == 3
+            assert isinstance(backend.store, SqlStore)
+            assert backend.store.waiting["writing lane"] == backend.store.waiting_max == 3
             refused = await gather_answers(futures[3:])
             assert not any(future.done() for future in futures[:3])
 

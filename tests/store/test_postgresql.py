@@ -7,10 +7,15 @@ import logging
 import sys
 import threading
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, event, text
 
 from tests.conftest import Databases
@@ -29,7 +34,7 @@ from wsserver.operations import (
     OpenSession,
     ProbeWrite,
 )
-from wsserver.store import operator, postgresql, sql
+from wsserver.store import migrations, operator, postgresql, sql
 from wsserver.store.databases import (
     create_store_engine,
     database_exists,
@@ -42,6 +47,8 @@ from wsserver.store.databases import (
 from wsserver.store.errors import StoreError
 from wsserver.store.lanes import LaneLimits
 from wsserver.store.notices import give_notice
+from wsserver.store.schema import migrate
+from wsserver.store.tables import metadata
 
 PASSWORD, LANES = "hunter2", 3
 
@@ -221,6 +228,14 @@ async def test_the_lock_of_a_serving_process_is_taken_again(
     databases: Databases, url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setattr(postgresql, "CHECK_INTERVAL_S", 0.05)
+    tries: list[postgresql.ServingLock] = []
+    take = postgresql.ServingLock.take
+
+    def count_and_take(lock: postgresql.ServingLock) -> None:
+        tries.append(lock)
+        take(lock)
+
+    monkeypatch.setattr(postgresql.ServingLock, "take", count_and_take)
     async with open_node(url, opening={"exclusive": True}) as node:
         other = connect(databases, url)
         other.autocommit = True
@@ -228,6 +243,8 @@ async def test_the_lock_of_a_serving_process_is_taken_again(
         # As after a restart of the database, when another process is faster.
         await until(lambda: take_over(databases, other, holding))
         await until(lambda: "answering 503: another server serves" in caplog.text)
+        already = len(tries)
+        await until(lambda: len(tries) > already + 1)
         (answer,) = await node.perform_all([ProbeWrite()])
         assert isinstance(answer, Unavailable)
         other.close()
@@ -280,6 +297,21 @@ async def until(is_so: Any) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not is_so():
             await asyncio.sleep(0.01)
+
+
+# The schema.
+
+
+def test_a_migration_can_be_taken_back(url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with open_database(parse_url(url)):
+        pass
+    with create_store_engine(parse_url(url)).begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        migrate(connection)
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
 # Lanes.

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Databases
 from tests.contract.backends import (
+    PATIENCE_S,
     Account,
     Login,
     SqlBackend,
@@ -35,6 +36,7 @@ from wsserver.operations import (
     StartReset,
 )
 from wsserver.store.databases import create_store_engine, parse_url
+from wsserver.store.lanes import LaneLimits
 from wsserver.store.notices import give_notice
 
 LANES = 3
@@ -48,7 +50,13 @@ async def nodes(databases: Databases) -> AsyncIterator[list[SqlBackend]]:
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                open_sql(url, lanes=LANES, opening={"shared": True}, history_depth=1000)
+                open_sql(
+                    url,
+                    lanes=LANES,
+                    opening={"shared": True},
+                    history_depth=1000,
+                    limits=LaneLimits(wait_s=PATIENCE_S),  # a busy machine's slowness is no fault
+                )
             )
             for _ in range(2)
         ]
