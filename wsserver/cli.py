@@ -101,7 +101,13 @@ def serve(**flags: Any) -> None:
 @config_option
 @setting_options("database_url", "log_level")
 def migrate(**flags: Any) -> None:
-    """Bring the database's schema up to date, and exit. ``serve`` does the same at its start."""
+    """Bring the database's schema up to date, and exit.
+
+    ``serve`` does the same at its start.
+
+    \b
+    wsserver migrate
+    """
     settings = load_or_exit(flags)
     try:
         with open_database(parse_url(settings.database_url)):
