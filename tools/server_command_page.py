@@ -20,8 +20,8 @@ Results go to stdout, remarks and the log to stderr. Exit codes: 0, done; 1, fai
 on stderr that says why; 2, misused: a wrong option, argument or setting. Where a command has more,
 it says so.
 
-The database is `--database-url`, `WSSERVER_DATABASE_URL` or the key `database_url` of the file, as for
-`serve`. What each [setting](settings.md) means is on a page of its own.
+The database is `--database-url`, `WSSERVER_DATABASE_URL` or the key `database_url` of the file, as
+for `serve`. What each [setting](settings.md) means is on a page of its own.
 
 This page is written by `tools/server_command_page.py`.
 """
