@@ -366,7 +366,7 @@ class BareClient(BareSocket):
     def receive(self, payload: bytes) -> None:
         message = orjson.loads(payload)
         answered = self._waiting.pop(message.get("id", 0), None)
-        if answered is not None:
+        if answered is not None and not answered.done():
             answered.set_result(message)
 
     def lose(self) -> None:

@@ -37,7 +37,7 @@ class Plan:
     rounds: int = 3
 
 
-SMOKE = Plan(clients=2, accounts=4, rate=50, seconds=0.5, rounds=1)
+SMOKE = Plan(clients=2, accounts=4, rate=50, seconds=1.5, rounds=1)
 
 
 async def measure(plan: Plan, bench: Bench) -> None:
@@ -69,7 +69,7 @@ async def measure_round(
     beside = await push_at_a_rate(
         pushers, server, per_s=plan.rate, until=asyncio.ensure_future(asyncio.sleep(plan.seconds))
     )
-    logins_per_s = counts.pop("login") / beside.seconds
+    logins_per_s = counts.pop("login", 0) / beside.seconds
     for task in logging_in:
         task.cancel()
     await asyncio.gather(*logging_in, return_exceptions=True)

@@ -33,6 +33,8 @@ from wsserver.store.errors import StoreError
 
 WALLETS_READ_MAX: Final = 100
 """Those that were pushed last are read through the server."""
+STARTS_MAX: Final = 3
+"""How often a server is started whose port somebody else takes meanwhile."""
 START_TIMEOUT_S: Final = 120.0
 ANSWER_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 30.0
@@ -139,7 +141,33 @@ def _let_in(file: Path, database: Path) -> list[_Expected]:
 @contextlib.contextmanager
 def _run_server(database: Path) -> Iterator[str]:
     """The address of a server that is ready, on the database; ended afterwards."""
-    port, admin_port = _find_free_ports()
+    process, address = _start_server(database)
+    try:
+        yield address
+    finally:
+        _end(process)
+
+
+def _start_server(database: Path) -> tuple[subprocess.Popen[bytes], str]:
+    starts = 0
+    while True:
+        starts += 1
+        port, admin_port = _find_free_ports()
+        process = _launch(database, port, admin_port)
+        try:
+            _wait_until_ready(
+                process, f"http://127.0.0.1:{admin_port}/readyz", database.parent / "log"
+            )
+        except BaseException as error:
+            _end(process)
+            # Somebody else may have taken a port since it was found free.
+            if starts < STARTS_MAX and "Address already in use" in str(error):
+                continue
+            raise
+        return process, f"ws://127.0.0.1:{port}{PATH}"
+
+
+def _launch(database: Path, port: int, admin_port: int) -> subprocess.Popen[bytes]:
     with open_file(database) as restored:
         # Another depth would lay the versions out anew, and drop some.
         kept = restored.execute("SELECT history_depth FROM installation").fetchall()
@@ -155,8 +183,8 @@ def _run_server(database: Path) -> Iterator[str]:
         settings["history_depth"] = kept[0][0]
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     own = {name: value for name, value in os.environ.items() if not name.startswith("WSSERVER_")}
-    with (database.parent / "log").open("w+") as log:
-        process = subprocess.Popen(  # noqa: S603  # this program, with flags of its own
+    with (database.parent / "log").open("w") as log:
+        return subprocess.Popen(  # noqa: S603  # this program, with flags of its own
             [sys.executable, "-m", "wsserver.cli", "serve", *flags],
             cwd=database.parent,
             env=own,
@@ -164,16 +192,15 @@ def _run_server(database: Path) -> Iterator[str]:
             stdout=log,
             stderr=log,
         )
-        try:
-            _wait_until_ready(process, f"http://127.0.0.1:{admin_port}/readyz", Path(log.name))
-            yield f"ws://127.0.0.1:{port}{PATH}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _find_free_ports() -> Sequence[int]:
