@@ -379,9 +379,12 @@ class Session:
             for entry, error in self._outbox.drop_outdated():
                 self._settle(entry, error)
         self._put(Online(opened.epoch))
-        wallet = opened.wallet
+        if opened.wallet is not None:
+            self._put_state(opened.wallet)
+
+    def _put_state(self, wallet: WalletState) -> None:
         # One's own push whose answer was lost is no news; it is about to be answered.
-        if wallet is not None and not self._outbox.holds_push(wallet.sequence, wallet.hmac):
+        if not self._outbox.holds_push(wallet.sequence, wallet.hmac):
             self._put(
                 WalletUpdated(
                     wallet.sequence, wallet.hmac, wallet.device_id, wallet.updated_at, wallet
@@ -448,8 +451,12 @@ class Session:
             outcome = answer.error or decode_result(call, answer.result)
         except InvalidRequest as error:
             outcome = error
+        known_sequence = self.witness.sequence
         self.witness.see_answer(call, outcome, known_sequence=entry.known_sequence)
         match call, outcome:
+            case GetWallet(), WalletState() if self.witness.sequence > known_sequence:
+                # What is to tell of it may be on its way, and will be no news any more.
+                self._put_state(outcome)
             case Login(), LoggedIn():
                 self.token, self.device_id = outcome.token, outcome.device_id
             case Resume(), SessionOpened():

@@ -308,14 +308,17 @@ class Session:
             for dropped, error in self._outbox.drop_outdated():
                 self._settle(dropped, error)
         self._put(Online(opened.epoch))
-        wallet = opened.wallet
-        if wallet is not None and not self._outbox.holds_push(wallet.sequence, wallet.hmac):
+        if opened.wallet is not None:
+            self._put_state(opened.wallet)
+        self._come_up()
+
+    def _put_state(self, wallet: WalletState) -> None:
+        if not self._outbox.holds_push(wallet.sequence, wallet.hmac):
             self._put(
                 WalletUpdated(
                     wallet.sequence, wallet.hmac, wallet.device_id, wallet.updated_at, wallet
                 )
             )
-        self._come_up()
 
     def _note_opened(self, opened: SessionOpened | LoggedIn) -> None:
         self._is_open = True
@@ -333,7 +336,10 @@ class Session:
             outcome = decode_result(call, answer.result)
         if isinstance(outcome, LoggedIn | SessionOpened):
             self._note_opened(outcome)
+        known_sequence = self.witness.sequence
         self.witness.see_answer(call, outcome, known_sequence=entry.known_sequence)
+        if isinstance(call, GetWallet) and self.witness.sequence > known_sequence:
+            self._put_state(outcome)
         match call, outcome:
             case PushWallet(), WalletState() | Receipt():
                 self._audit.note_acknowledged(outcome.sequence, outcome.hmac)
