@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from tools.written_page import write_or_check
 from wsclient.command.cli import wsclient
 from wsclient.command.failures import ExitCode
 from wsclient.command.running import COMMON_OPTIONS
@@ -116,17 +117,5 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def main(arguments: list[str]) -> int:
-    """0 when the page is, or was made, true; 1 when it is stale."""
-    if arguments == ["--write"]:
-        PAGE.parent.mkdir(parents=True, exist_ok=True)
-        PAGE.write_text(render())
-        return 0
-    if PAGE.read_text() != render():
-        print(f"{PAGE} is stale: run tools/command_page.py --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, render))

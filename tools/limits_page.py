@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tools.written_page import write_or_check
 from wsserver import channel, gate, mail, passwords, post
 from wsserver.config import PREFIX, Settings
 from wsserver.gate import GateLimits
@@ -120,16 +121,5 @@ def describe(value: Any) -> str:
     return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
 
 
-def main(arguments: list[str]) -> int:
-    """0 when the page is, or was made, true; 1 when it is stale."""
-    if arguments == ["--write"]:
-        PAGE.write_text(render())
-        return 0
-    if not PAGE.exists() or PAGE.read_text() != render():
-        print(f"{PAGE} is stale: run tools/limits_page.py --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, render))

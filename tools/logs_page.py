@@ -6,6 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
+from tools.written_page import write_or_check
 from wsserver.logbook import ENTRIES, FIELDS
 
 PAGE = Path(__file__).parent.parent / "docs/reference/logs.md"
@@ -58,16 +59,5 @@ def render() -> str:
     return f"{HEAD}{''.join(rows)}\n## Fields\n\n| field | what |\n|---|---|\n{''.join(fields)}"
 
 
-def main(arguments: list[str]) -> int:
-    """0 when the page is, or was made, true; 1 when it is stale."""
-    if arguments == ["--write"]:
-        PAGE.write_text(render())
-        return 0
-    if PAGE.read_text() != render():
-        print(f"{PAGE} is stale: run tools/logs_page.py --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, render))

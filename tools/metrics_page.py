@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tools.written_page import write_or_check
 from wsserver.figures import FIGURES
 
 PAGE = Path(__file__).parent.parent / "docs/reference/metrics.md"
@@ -43,16 +44,5 @@ def render() -> str:
     return HEAD + "".join(rows) + PROCESS
 
 
-def main(arguments: list[str]) -> int:
-    """0 when the page is, or was made, true; 1 when it is stale."""
-    if arguments == ["--write"]:
-        PAGE.write_text(render())
-        return 0
-    if not PAGE.exists() or PAGE.read_text() != render():
-        print(f"{PAGE} is stale: run tools/metrics_page.py --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, render))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from tools.written_page import write_or_check
 from wsserver.cli import main as wsserver
 from wsserver.config import Settings
 
@@ -74,16 +75,5 @@ def _show(paragraph: str) -> str:
     return paragraph if unwrapped == paragraph else f"```sh\n{unwrapped}\n```"
 
 
-def main(arguments: list[str]) -> int:
-    """0 when the page is, or was made, true; 1 when it is stale."""
-    if arguments == ["--write"]:
-        PAGE.write_text(render())
-        return 0
-    if PAGE.read_text() != render():
-        print(f"{PAGE} is stale: run tools/server_command_page.py --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, render))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from tools.written_page import write_or_check
 from wsserver.config import PREFIX, Settings
 
 PAGE = Path(__file__).parent.parent / "docs/reference/settings.md"
@@ -44,17 +45,5 @@ def render() -> str:
     return HEAD + "".join(rows)
 
 
-def main(arguments: list[str]) -> int:
-    """0 when the page is, or was made, true; 1 when it is stale."""
-    if arguments == ["--write"]:
-        PAGE.parent.mkdir(parents=True, exist_ok=True)
-        PAGE.write_text(render())
-        return 0
-    if PAGE.read_text() != render():
-        print(f"{PAGE} is stale: run tools/settings_page.py --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, render))
