@@ -40,7 +40,9 @@ from wsschema.errors import (
 from wsschema.messages import (
     METHOD_OF,
     Call,
+    ChangePassword,
     Device,
+    Empty,
     GetServerInfo,
     GetWallet,
     LoggedIn,
@@ -461,6 +463,9 @@ class Session:
                 self.token, self.device_id = outcome.token, outcome.device_id
             case Resume(), SessionOpened():
                 self.token, self.device_id = call.token, outcome.device_id
+            case ChangePassword(), Empty():
+                # Its token has ended. One that a restore brings back is the former password's.
+                self._reconnection.note_revoked("password_changed")
             case _, TooManyRequests() | ServiceUnavailable():
                 self._reconnection.note_retry_after(outcome.retry_after_ms, self._clock())
         self._settle(entry, outcome)

@@ -772,6 +772,19 @@ async def test_a_slow_reader_hears_the_newest_only(server: FakeServer) -> None:
         assert len(session._events) == 0
 
 
+async def test_a_state_that_was_asked_for_is_told_if_it_is_news(server: FakeServer) -> None:
+    async with logged_in(server, make_state(4)) as (session, peer):
+        async with started(session.get()):
+            request, _ = await peer.expect(GetWallet)
+            await peer.answer(request, make_state(5))
+            await peer.notify(make_update(make_state(5)))
+        assert await next_event(session) == make_update(make_state(5), bring_wallet=True)
+        async with started(session.get()):
+            request, _ = await peer.expect(GetWallet)
+            await peer.answer(request, make_state(5))
+        assert len(session._events) == 0
+
+
 async def test_what_is_known_already_is_not_told_again(server: FakeServer) -> None:
     async with logged_in(server, make_state(5)) as (session, peer):
         for state in (make_state(4), make_state(5), make_state(6)):
@@ -933,6 +946,19 @@ async def test_a_password_change_moves_the_known_state_on(server: FakeServer) ->
             await peer.answer(request, Empty())
         assert changing.result() == Empty()
         assert (session.witness.sequence, session.witness.hmac) == (6, "new hmac")
+
+
+async def test_a_session_that_changed_the_password_never_comes_back(server: FakeServer) -> None:
+    # A restore may bring its token back to life, with wallets under the former password.
+    call = ChangePassword("old password", "new password", "a" * 64, KEYS.kdf)
+    async with logged_in(server) as (session, peer):
+        async with started(session.call(call)):
+            request, _ = await peer.expect(ChangePassword)
+            await peer.answer(request, Empty())
+        peer.cut()
+        with pytest.raises(SessionEnded) as ended:
+            await hear_out(session)
+        assert ended.value.reason == "password_changed"
 
 
 async def test_repr_hides_who_and_what(server: FakeServer) -> None:

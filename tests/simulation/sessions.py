@@ -24,6 +24,7 @@ from wsschema.messages import (
     Call,
     ChangePassword,
     Device,
+    Empty,
     GetWallet,
     LoggedIn,
     Login,
@@ -352,6 +353,8 @@ class Session:
                 self.token = outcome.token
             case Resume(), SessionOpened():
                 self.token = call.token
+            case ChangePassword(), Empty():
+                self._reconnection.note_revoked("password_changed")
             case _, TooManyRequests() | ServiceUnavailable():
                 self._reconnection.note_retry_after(outcome.retry_after_ms, self._timeline.now_s)
         self._settle(entry, outcome)

@@ -15,6 +15,9 @@ EVENTS_MIN = 200
 STEPS_MAX = 12
 """What a failure is to be shrunk to, of thirty steps."""
 
+BROKE_A_PROMISE_ONCE = (8862, 99528)
+"""Found among a hundred thousand."""
+
 each_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 
 
@@ -24,6 +27,11 @@ def test_nothing_breaks_a_promise_in_any_seed(first: int) -> None:
     assert report.failures == {}
     assert report.events_min >= EVENTS_MIN
     assert report.pushes > RANGE_SEEDS
+
+
+@pytest.mark.parametrize("seed", BROKE_A_PROMISE_ONCE)
+def test_what_broke_a_promise_once_keeps_it(seed: int) -> None:
+    assert find_failure(draw_plan(seed)) is None
 
 
 def test_a_seed_does_the_same_each_time() -> None:
