@@ -12,7 +12,9 @@ BIN := $(VENV)/bin
 SERVER_INSTALLED := $(VENV)/.server-installed
 ALL_INSTALLED := $(VENV)/.all-installed
 FUZZ_INSTALLED := $(VENV)/.fuzz-installed
-# Compiling everything costs a third of the time; what is imported is compiled then.
+# Compiling everything costs a third of the time; what is imported is compiled then, and once:
+# tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # What must cover the core by itself. It runs apart: measuring takes half the speed, and tests of
