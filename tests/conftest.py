@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,12 @@ import pytest
 if TYPE_CHECKING:
     from tests.servers.nats import Nats
     from tests.servers.postgresql import PostgreSQL
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end what the tests start, though who started the tests keeps it from them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -225,6 +225,13 @@ CONNECTION_ENDED = Entry(
         "bytes_sent",
     ),
 )
+GATEWAY_SOCKET_ENDED = Entry(
+    "gateway.socket_ended",
+    INFO,
+    "{peer} is gone from the gateway after {duration_s:g} s, closed with {close_code}",
+    "One a WebSocket of the gateway, at its end. 1005: closed without a code, or broken off.",
+    also=("close_reason", "account_id", "device_id"),
+)
 CONNECTIONS_LEFT_OUT = Entry(
     "connection.left_out",
     INFO,

@@ -175,13 +175,14 @@ class Server:
         pages = PublicPages(
             sends_mail=facts.sends_mail, allowed_origins=find_allowed_origins(settings)
         )
+        departures = Departures(asyncio.get_running_loop())
         self._public = Listener(
             limits=transport_limits,
             application=self._engine.mount,
             respond=pages.answer,
             admit_peer=facts.gate.may_connect,
             trusted_proxies=settings.trusted_proxies,
-            observe_end=Departures(asyncio.get_running_loop()).note,
+            observe_end=departures.note,
         )
         self._instruments = Instruments(
             store=self._store,
@@ -206,7 +207,7 @@ class Server:
             if settings.admin_port or "admin" in self._sockets:
                 await self._start_admin(transport_limits)
             if self._has_gateway:
-                await self._start_gateway()
+                await self._start_gateway(departures)
             self.port = await self._public.start(
                 settings.host,
                 settings.port,
@@ -392,7 +393,7 @@ class Server:
             sockets=self._sockets.get("admin", ()),
         )
 
-    async def _start_gateway(self) -> None:
+    async def _start_gateway(self, departures: Departures) -> None:
         from wsserver.lbry.gateway import Gateway
         from wsserver.lbry.serving import GatewayServer
 
@@ -401,6 +402,7 @@ class Server:
             self._engine,
             trusted_proxies=settings.trusted_proxies,
             allowed_origins=find_allowed_origins(settings),
+            observe_end=departures.note_gateway,
         )
         self._gateway = GatewayServer(
             gateway,

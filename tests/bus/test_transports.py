@@ -9,6 +9,7 @@ import pytest
 
 from tests.bus.buses import Carrier, End, NatsCarrier, PostgreSQLCarrier, until
 from tests.servers.nats import Nats
+from tests.servers.nats_credentials import Operator
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.processes import find_port
 from wsserver.bus.messages import PAYLOAD_BYTES_MAX
@@ -134,6 +135,27 @@ async def test_nats_is_told_the_name_and_the_password_that_the_url_has() -> None
         end.transport.send("let in")
         await until(lambda: end.heard == ["let in"])
         await carrier.close()
+    finally:
+        server.close()
+
+
+async def test_nats_lets_in_who_has_the_credentials_of_a_user(tmp_path: Path) -> None:
+    operator, another = Operator(), Operator()
+    operator.write_configuration(tmp_path / "nats.conf")
+    operator.add_user(tmp_path / "bus.creds")
+    another_path = tmp_path / "another.creds"
+    another.add_user(another_path)
+    server = Nats(options=["--config", str(tmp_path / "nats.conf")])
+    server.start()
+    try:
+        for stranger in (NatsBus(server.url), NatsBus(server.url, credentials=another_path)):
+            with pytest.raises(BusError, match="Authorization Violation"):
+                await End(stranger).open()
+        end = End(NatsBus(server.url, credentials=tmp_path / "bus.creds"))
+        await end.open()
+        end.transport.send("let in")
+        await until(lambda: end.heard == ["let in"])
+        await end.transport.close()
     finally:
         server.close()
 

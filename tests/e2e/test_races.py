@@ -173,11 +173,15 @@ class OpeningRace:
         for sequence in range(1, rounds + 1):
             client = await self._served.open()
             deliver = self._chance.choice(["state", "sequence"])
-            opened = await opening(client, sequence - 1, deliver)
             delay_s = head_start_s + self._chance.uniform(-0.0005, 0.0005)
             if delay_s > 0:
+                opened = await opening(client, sequence - 1, deliver)
                 await asyncio.sleep(delay_s)
-            pushed = await author.submit("wallet.push", **state(sequence))
+                pushed = await author.submit("wallet.push", **state(sequence))
+            else:
+                pushed = await author.submit("wallet.push", **state(sequence))
+                await asyncio.sleep(-delay_s)
+                opened = await opening(client, sequence - 1, deliver)
             answer = await opened
             await pushed
             if answer["sequence"] >= sequence:
@@ -188,7 +192,7 @@ class OpeningRace:
                 assert client.heard("wallet.updated") == [], "what was answered is not told again"
             else:
                 self.in_notification += 1
-                head_start_s = max(0.0, head_start_s - 0.0002)
+                head_start_s -= 0.0002
                 assert answer["sequence"] == sequence - 1
                 (told,) = await client.hear("wallet.updated")
                 assert told["sequence"] == sequence

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+from tests.e2e.mailing import until
 from tests.e2e.rawclient import WAIT_S
 from tests.lbry.client import LbryClient, WalletState, hear, open_socket
 from tests.lbry.conftest import Gateway, OpenGateway
+from wsserver import logbook
 
 JOE = "joe@example.com"
 
@@ -28,6 +31,15 @@ async def closed(socket: ClientConnection) -> int | None:
     async with asyncio.timeout(WAIT_S):
         await socket.wait_closed()
     return socket.close_code
+
+
+def read_ends(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The fields of the lines, one a socket that is over."""
+    return [
+        vars(record)["fields"]
+        for record in caplog.records
+        if vars(record).get("entry") is logbook.GATEWAY_SOCKET_ENDED
+    ]
 
 
 async def test_every_push_is_told_to_every_socket_the_pushers_own_too(gateway: Gateway) -> None:
@@ -210,6 +222,28 @@ async def test_a_socket_that_is_gone_is_forgotten(gateway: Gateway) -> None:
 
     engine = gateway.served.server._engine
     assert len(engine.hub) == len(engine._members) == 1
+
+
+async def test_a_socket_has_a_line_in_the_log_at_its_end(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    client = await gateway.account(JOE)
+    closing, staying = await client.listen(), await client.listen()
+    await closing.close(1001)
+    dropping = await client.listen()
+    dropping.transport.abort()
+    await until(lambda: len(read_ends(caplog)) == 2)
+    await gateway.served.server.stop()
+    assert await closed(staying) == 1012
+
+    ends = read_ends(caplog)
+    assert [end["close_code"] for end in ends] == [1001, 1005, 1012]
+    assert [end["close_reason"] for end in ends] == ["", "", "the server is about to stop"]
+    for end in ends:
+        assert (end["peer"], end["account_id"]) == ("127.0.0.1", 1)
+        assert end["device_id"] == client.device_id
+        assert end["duration_s"] > 0
 
 
 async def test_the_pages_of_other_origins_are_kept_out(open_gateway: OpenGateway) -> None:

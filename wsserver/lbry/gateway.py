@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from wsschema.close_codes import CloseCode
 from wsschema.errors import RateLimited, RpcError, Unavailable
+from wsserver.departures import GoneSocket
 from wsserver.engine import Engine
 from wsserver.failures import report_failure
 from wsserver.lbry import flows, requests
@@ -42,7 +43,8 @@ class Gateway:
     """Answers requests with the engine's operations.
 
     ``trusted_proxies`` and ``allowed_origins`` are the settings of these names; None lets the pages
-    of all origins open a WebSocket. Set ``draining`` when the server is about to stop.
+    of all origins open a WebSocket. ``observe_end`` is told of each that is over. Set ``draining``
+    when the server is about to stop.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Gateway:
         *,
         trusted_proxies: Sequence[Network] = (),
         allowed_origins: Collection[str] | None = None,
+        observe_end: Callable[[GoneSocket], None] = lambda gone: None,
     ) -> None:
         self.engine = engine
         self.draining = False
         self._trusted_proxies = trusted_proxies
         self._allowed_origins = allowed_origins
+        self._observe_end = observe_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or one WebSocket."""
@@ -155,6 +159,8 @@ class Gateway:
             if socket is not None:
                 socket.close()
                 self.engine.forget(socket)
+                if socket.accepted_at_s is not None:
+                    self._observe_end(socket.describe_end())
         self.engine.metrics.count_call("lbry.websocket", outcome)
 
     def _check_origin(self, websocket: WebSocket) -> None:

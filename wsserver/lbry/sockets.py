@@ -15,12 +15,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from wsschema.close_codes import CloseCode
 from wsschema.messages import Device, Login, Resume
 from wsserver import methods
+from wsserver.departures import GoneSocket
 from wsserver.engine import Engine
 from wsserver.lbry.visits import carry_out
 from wsserver.operations import DeviceRecord, OpenedSession, Published, TokenOwner
 
 UPDATES_WAITING_MAX: Final = 64
 """Updates that wait for a peer of the gateway that reads slowly; of more, it gets the newest."""
+
+NO_CODE: Final = 1005
+"""What uvicorn tells of a peer that closed without a code, and of one that broke off (RFC 6455,
+section 7.4.1)."""
 
 GONE: Final = (OSError, RuntimeError, WebSocketDisconnect)
 """What sending raises, in Starlette and in uvicorn, where the peer has closed meanwhile."""
@@ -52,6 +57,9 @@ class Socket:
         self.token_hash: bytes | None = None
         self.known_sequence = 0
         self.idle_since_s = time.monotonic()
+        self.accepted_at_s: float | None = None
+        """When the handshake was accepted, on the monotonic clock."""
+        self._peer_close_code = NO_CODE
 
     async def resume(self, token: str) -> None:
         """Join the account's listeners; raises RpcError. `serve` may follow, `close` must."""
@@ -62,6 +70,7 @@ class Socket:
         opened = self._opened
         assert opened is not None, "resume it first"
         await self._websocket.accept()
+        self.accepted_at_s = time.monotonic()
         self.device, self.device_id = opened.device, opened.device.device_id
         self._engine.announce(opened, self)
         tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._read())]
@@ -81,6 +90,20 @@ class Socket:
             self._engine.leave(self.account_id, self)
             self.account_id = 0
 
+    def describe_end(self) -> GoneSocket:
+        """What there is to tell of it once it was accepted, and is over."""
+        assert self.accepted_at_s is not None, "only what was accepted has a line"
+        assert self._opened is not None, "what was accepted is open"
+        code, reason = self._ending or (self._peer_close_code, "")
+        return GoneSocket(
+            self.address,
+            self._opened.account_id,
+            self.device_id,
+            time.monotonic() - self.accepted_at_s,
+            code,
+            reason,
+        )
+
     async def _send(self) -> None:
         while True:
             while self._updates and self._ending is None:
@@ -95,8 +118,9 @@ class Socket:
 
     async def _read(self) -> None:
         # A client has nothing to say; what it says all the same is let go.
-        while (await self._websocket.receive())["type"] != "websocket.disconnect":
+        while (message := await self._websocket.receive())["type"] != "websocket.disconnect":
             pass
+        self._peer_close_code = message["code"]
 
     def _end(self, code: CloseCode, reason: str) -> None:
         if self._ending is None:
