@@ -13,7 +13,14 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = (
+    "chromium",
+    "chromium-headless-shell",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+)
 START_TIMEOUT_S = 60.0
 WAIT_S = 30.0
 
