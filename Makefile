@@ -16,7 +16,7 @@ FUZZ_INSTALLED := $(VENV)/.fuzz-installed
 # tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # What must cover the core by itself. It runs apart: measuring takes half the speed, and tests of
 # the whole have clocks that run on.
 CORE_TESTS := tests/contract tests/mail/test_letters.py tests/schema tests/store tests/unit

@@ -148,7 +148,7 @@ async def measure_one(
     await drop_all([*pushers, *listeners])
     return Cost(
         load,
-        server_us=1e6 * load.server_cpu / load.per_s,
+        server_us=1e6 * load.server_cpu / max(load.per_s, 1.0),
         database_us=1e6 * database_s / pushes,
     )
 

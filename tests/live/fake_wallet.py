@@ -30,7 +30,7 @@ NOW = datetime.now(UTC)
 def make_device(device_id: str, name: str, **members: object) -> Device:
     fields = {
         "created_at": NOW - timedelta(days=40),
-        "last_seen_at": NOW,
+        "last_seen_at": datetime.now(UTC),
         "online": True,
         "current": device_id == OWN_ID,
         "applied_sequence": 1,

@@ -23,9 +23,8 @@ from wsserver.operations import DeviceRecord, OpenedSession, Published, TokenOwn
 UPDATES_WAITING_MAX: Final = 64
 """Updates that wait for a peer of the gateway that reads slowly; of more, it gets the newest."""
 
+# What uvicorn tells of a peer that closed without a code, and of one that broke off.
 NO_CODE: Final = 1005
-"""What uvicorn tells of a peer that closed without a code, and of one that broke off (RFC 6455,
-section 7.4.1)."""
 
 GONE: Final = (OSError, RuntimeError, WebSocketDisconnect)
 """What sending raises, in Starlette and in uvicorn, where the peer has closed meanwhile."""
