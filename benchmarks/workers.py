@@ -2,8 +2,9 @@
 
     python -m benchmarks.workers [--accounts 100] [--rate 300] [--seconds 3] [--rounds 3]
 
-By turns, on one database of a PostgreSQL of the tests' that waits for the disk: in a closed loop,
-and at a rate, at which all of them have the same to do.
+By turns, on one database of a PostgreSQL of the tests' that waits for the disk. Each node has as
+many accounts as the one process, whose workers share them: in a closed loop, and at a rate, at
+which all of them have the same to do.
 Alone: each account has one device, which pushes. Heard: a second device of each account, on the
 other node where there is one, is told of each push. What counts is the processor time that a push
 costs, in the server and in PostgreSQL: the wall clock is shared with the load and the database.
@@ -44,7 +45,7 @@ HEARD_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Plan:
-    """``accounts`` push ``kib`` KiB for so many seconds, ``rounds`` times on each of them."""
+    """``accounts`` of each node push ``kib`` KiB for so many seconds, ``rounds`` times on each."""
 
     accounts: int = 100
     rate: int = 300
@@ -80,7 +81,7 @@ async def measure(plan: Plan, bench: Bench) -> None:
     costs: dict[tuple[str, str], list[Cost]] = {}
     with start_database() as database, contextlib.ExitStack() as running:
         url = database.create_database()
-        provision(url, plan.accounts, devices_each=2)
+        provision(url, 2 * plan.accounts, devices_each=2)
 
         def start(name: str, *flags: str) -> BenchmarkServer:
             folder = bench.folder / name
@@ -118,11 +119,11 @@ async def measure_one(
     """One load on one kind of server."""
     pushers: list[Pusher] = []
     for place, server in enumerate(nodes.servers):
-        numbers = range(1 + place, plan.accounts + 1, len(nodes.servers))
+        numbers = share(plan, place)
         pushers += await open_pushers(server, numbers, plan.kib * 1024, receipt=True)
     listeners: list[Session] = []
     for place, server in enumerate(reversed(nodes.servers) if is_heard else ()):
-        for number in range(1 + place, plan.accounts + 1, len(nodes.servers)):
+        for number in share(plan, place):
             listeners.append(Session())
             await listeners[-1].connect(server.port)
             await listeners[-1].resume(make_token(number, 2))
@@ -151,6 +152,11 @@ async def measure_one(
         server_us=1e6 * load.server_cpu / max(load.per_s, 1.0),
         database_us=1e6 * database_s / pushes,
     )
+
+
+def share(plan: Plan, place: int) -> range:
+    """The accounts of one of the nodes."""
+    return range(1 + plan.accounts * place, 1 + plan.accounts * (place + 1))
 
 
 def row_of(name: str, costs: list[Cost], ones: list[Cost]) -> Row:
