@@ -12,7 +12,13 @@ import pytest
 from wsserver import logbook
 from wsserver.channel import Channel
 from wsserver.connection import Connection
-from wsserver.departures import LEFT_OUT_INTERVAL_S, LINES_AT_ONCE, LINES_PER_S, Departures
+from wsserver.departures import (
+    LEFT_OUT_INTERVAL_S,
+    LINES_AT_ONCE,
+    LINES_PER_S,
+    Departures,
+    GoneSocket,
+)
 
 
 class Loop:
@@ -100,6 +106,27 @@ def test_who_never_logged_in_has_no_device(
     note(departures, Gone(account_id=None))
     (line,) = lines(caplog, logbook.CONNECTION_ENDED)
     assert (line["account_id"], line["device_id"]) == (None, None)
+
+
+def test_a_socket_of_the_gateway_has_a_line_and_counts_in_a_storm(
+    departures: Departures, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    departures.note_gateway(GoneSocket("192.0.2.1", 7, "laptop", 1.23456, 1001, ""))
+    assert lines(caplog, logbook.GATEWAY_SOCKET_ENDED) == [
+        {
+            "peer": "192.0.2.1",
+            "account_id": 7,
+            "device_id": "laptop",
+            "duration_s": 1.235,
+            "close_code": 1001,
+            "close_reason": "",
+        }
+    ]
+    note(departures, Gone(), LINES_AT_ONCE)
+    departures.note_gateway(GoneSocket("192.0.2.1", 7, "laptop", 1.0, 1001, ""))
+    assert len(lines(caplog, logbook.CONNECTION_ENDED)) == LINES_AT_ONCE - 1
+    assert len(lines(caplog, logbook.GATEWAY_SOCKET_ENDED)) == 1
 
 
 def test_of_a_storm_some_have_a_line_and_the_others_are_counted(
