@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,8 +120,8 @@ async def measure_one(
     """One load on one kind of server."""
     pushers: list[Pusher] = []
     for place, server in enumerate(nodes.servers):
-        numbers = share(plan, place)
-        pushers += await open_pushers(server, numbers, plan.kib * 1024, receipt=True)
+        accounts = share(plan, place)
+        pushers += await open_pushers(server, accounts, plan.kib * 1024, receipt=True)
     listeners: list[Session] = []
     for place, server in enumerate(reversed(nodes.servers) if is_heard else ()):
         for number in share(plan, place):
@@ -149,7 +150,8 @@ async def measure_one(
     await drop_all([*pushers, *listeners])
     return Cost(
         load,
-        server_us=1e6 * load.server_cpu / max(load.per_s, 1.0),
+        # A machine so busy that nothing was pushed has no cost of a push.
+        server_us=1e6 * load.server_cpu / load.per_s if load.per_s else math.nan,
         database_us=1e6 * database_s / pushes,
     )
 

@@ -13,7 +13,7 @@ from tests.e2e.conftest import MakeProcess
 from tests.e2e.rawclient import CallFailed, RawClient, open_client, state
 from tests.e2e.serving import ServerProcess
 
-KILLS = 8
+KILLS = 20
 DEVICES = 3
 PIPELINED = 8
 
@@ -81,7 +81,7 @@ class Pusher:
             assert (await client.call("wallet.get"))["sequence"] == self.sent
 
 
-@pytest.mark.timeout(400)  # starts on a machine that may be busy with others
+@pytest.mark.timeout(400)  # twenty starts, on a machine that may be busy with others
 async def test_every_acknowledged_push_is_there_after_kill_9(make_process: MakeProcess) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
