@@ -41,12 +41,8 @@ def postgresql() -> Iterator[PostgreSQL]:
     """
     from tests.servers.postgresql import PostgreSQL
 
-    server = PostgreSQL()
-    try:
-        server.start()
+    with PostgreSQL() as server:
         yield server
-    finally:
-        server.close()
 
 
 class Databases:
@@ -88,9 +84,5 @@ def nats() -> Iterator[Nats]:
     """A NATS server for many tests: none of them stops it."""
     from tests.servers.nats import Nats
 
-    server = Nats()
-    try:
-        server.start()
+    with Nats() as server:
         yield server
-    finally:
-        server.close()

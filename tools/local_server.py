@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from wsserver.processes import end_process
+
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 POLL_INTERVAL_S = 0.02
@@ -45,7 +47,7 @@ def run_server(**settings: str) -> Iterator[str]:
             try:
                 yield _wait_for_address(process, Path(log.name))
             finally:
-                _stop(process)
+                end_process(process, timeout_s=STOP_TIMEOUT_S)
 
 
 def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
@@ -58,12 +60,3 @@ def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
             break
         time.sleep(POLL_INTERVAL_S)
     raise RuntimeError(f"the server did not start:\n{log.read_text()}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -27,6 +27,7 @@ from websockets.sync.client import connect
 
 from wsschema.limits import PATH
 from wsserver.methods import hash_token
+from wsserver.processes import end_process
 from wsserver.store.backup_folder import find_newest
 from wsserver.store.backups import count_rows, open_file, restore
 from wsserver.store.errors import StoreError
@@ -145,7 +146,7 @@ def _run_server(database: Path) -> Iterator[str]:
     try:
         yield address
     finally:
-        _end(process)
+        end_process(process, timeout_s=STOP_TIMEOUT_S)
 
 
 def _start_server(database: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -159,7 +160,7 @@ def _start_server(database: Path) -> tuple[subprocess.Popen[bytes], str]:
                 process, f"http://127.0.0.1:{admin_port}/readyz", database.parent / "log"
             )
         except BaseException as error:
-            _end(process)
+            end_process(process, timeout_s=STOP_TIMEOUT_S)
             # Somebody else may have taken a port since it was found free.
             if starts < STARTS_MAX and "Address already in use" in str(error):
                 continue
@@ -192,15 +193,6 @@ def _launch(database: Path, port: int, admin_port: int) -> subprocess.Popen[byte
             stdout=log,
             stderr=log,
         )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _find_free_ports() -> Sequence[int]:

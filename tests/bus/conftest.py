@@ -13,18 +13,14 @@ from tests.servers.postgresql import PostgreSQL
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    server.start()
-    yield server
-    server.close()
+    with PostgreSQL() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[Nats]:
-    server = Nats()
-    server.start()
-    yield server
-    server.close()
+    with Nats() as server:
+        yield server
 
 
 @pytest.fixture(params=["in process", "postgresql", "nats"])

@@ -124,9 +124,7 @@ async def test_where_there_is_no_server_it_does_not_open() -> None:
 
 
 async def test_nats_is_told_the_name_and_the_password_that_the_url_has() -> None:
-    server = Nats(options=["--user", "bus", "--pass", "secret"])
-    server.start()
-    try:
+    with Nats(options=["--user", "bus", "--pass", "secret"]) as server:
         carrier = NatsCarrier(server)
         with pytest.raises(BusError):
             await carrier.open()
@@ -135,8 +133,6 @@ async def test_nats_is_told_the_name_and_the_password_that_the_url_has() -> None
         end.transport.send("let in")
         await until(lambda: end.heard == ["let in"])
         await carrier.close()
-    finally:
-        server.close()
 
 
 async def test_nats_lets_in_who_has_the_credentials_of_a_user(tmp_path: Path) -> None:
@@ -145,9 +141,7 @@ async def test_nats_lets_in_who_has_the_credentials_of_a_user(tmp_path: Path) ->
     operator.add_user(tmp_path / "bus.creds")
     another_path = tmp_path / "another.creds"
     another.add_user(another_path)
-    server = Nats(options=["--config", str(tmp_path / "nats.conf")])
-    server.start()
-    try:
+    with Nats(options=["--config", str(tmp_path / "nats.conf")]) as server:
         for stranger in (NatsBus(server.url), NatsBus(server.url, credentials=another_path)):
             with pytest.raises(BusError, match="Authorization Violation"):
                 await End(stranger).open()
@@ -156,8 +150,6 @@ async def test_nats_lets_in_who_has_the_credentials_of_a_user(tmp_path: Path) ->
         end.transport.send("let in")
         await until(lambda: end.heard == ["let in"])
         await end.transport.close()
-    finally:
-        server.close()
 
 
 async def test_nats_is_spoken_to_with_tls(tmp_path: Path) -> None:
@@ -171,9 +163,7 @@ async def test_nats_is_spoken_to_with_tls(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(trusted))
     for path in (chain, key, trusted):
         path.chmod(0o644)
-    server = Nats(options=["--tls", "--tlscert", str(chain), "--tlskey", str(key)])
-    server.start()
-    try:
+    with Nats(options=["--tls", "--tlscert", str(chain), "--tlskey", str(key)]) as server:
         url = f"tls://127.0.0.1:{server.port}"
         with pytest.raises(BusError):
             await End(NatsBus(url)).open()
@@ -182,8 +172,6 @@ async def test_nats_is_spoken_to_with_tls(tmp_path: Path) -> None:
         end.transport.send("sealed")
         await until(lambda: end.heard == ["sealed"])
         await end.transport.close()
-    finally:
-        server.close()
 
 
 async def test_with_two_servers_of_nats_one_is_enough(nats_server: Nats) -> None:

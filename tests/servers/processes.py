@@ -11,16 +11,17 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 WAIT_S = 60.0
 """How long a server may take to start, to stop, or to answer."""
 _BURY = 'cat; kill -9 $(head -n 1 "$1"); rm -rf "$2"'
 
 
-class ServerProgram:
+class ServerProgram(ABC):
     """A program that listens on a port of loopback, in a folder of its own.
 
     It keeps its port and its folder when it is started again. Whatever becomes of the tests'
@@ -41,6 +42,21 @@ class ServerProgram:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it; returns once it answers."""
 
     @property
     def pid(self) -> int:

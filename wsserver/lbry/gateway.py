@@ -53,7 +53,7 @@ class Gateway:
         *,
         trusted_proxies: Sequence[Network] = (),
         allowed_origins: Collection[str] | None = None,
-        observe_end: Callable[[GoneSocket], None] = lambda gone: None,
+        observe_end: Callable[[GoneSocket], None],
     ) -> None:
         self.engine = engine
         self.draining = False
