@@ -26,6 +26,7 @@ from wsserver.failures import report_failure
 from wsserver.frames import answer_heartbeat, encode_text_frame, measure_frame, read_text_message
 from wsserver.handshake import core_log
 from wsserver.peer import CLOSING, ENDING, NEVER, OPEN, Peer
+from wsserver.reactor import Stream
 
 if TYPE_CHECKING:
     from wsserver.transport import Listener
@@ -92,8 +93,7 @@ class Connection(Peer):
     def __init__(
         self, listener: Listener, transport: asyncio.Transport, remote_address: str
     ) -> None:
-        super().__init__(listener)
-        self.remote_address = remote_address
+        super().__init__(listener, remote_address)
         self.congested = False
         """Whether the peer reads more slowly than it is sent to. Nothing is delivered meanwhile."""
         self._transport = transport
@@ -220,6 +220,8 @@ class Connection(Peer):
     def authenticated(self) -> None:
         """Stops the authentication clock for good and raises the message limit."""
         self._authenticated = True
+        if isinstance(self._transport, Stream):
+            self._transport.established = True
         if self._phase == OPEN:
             self._message_bytes_max = self._listener.limits.message_bytes_max
             if self._core is not None:

@@ -42,10 +42,10 @@ from wsserver.throttle import address_key
 
 RENEWAL_INTERVAL_S: Final = 3600
 """How stale the stored last use of a token may be: an open connection counts as use."""
-SEEN_AT_ONCE: Final = 100
+SEEN_AT_ONCE: Final = 64
 SEEN_INTERVAL_S: Final = 0.02
-"""So many devices that were seen are noted at a time, so far apart. When thousands are lost at once
-the pushes of the others wait for half a millisecond of it, and not for all."""
+"""So many devices that were seen are noted at a time, so long after those before. When thousands
+are lost at once, the pushes of the others wait for a few of them, and not for all."""
 LOST_MAX: Final = 20_000
 """Sessions that were lost and are kept in mind, at a quarter of a KiB each: when a network comes
 back, thousands of devices resume at once, and whose token theirs is need not be read."""
@@ -241,11 +241,16 @@ class Engine:
         if self._noting is None:
             self._noting = self._loop.call_later(SEEN_INTERVAL_S, self._mark_seen)
 
-    def _mark_seen(self, at_once: int = SEEN_AT_ONCE) -> None:
-        seen = [*itertools.islice(self._seen_ms.items(), at_once)]
+    def _mark_seen(self) -> None:
+        seen = [*itertools.islice(self._seen_ms.items(), SEEN_AT_ONCE)]
+        done: Done = self._mark_others
         for token_hash, at_ms in seen:
             del self._seen_ms[token_hash]
-            self._store.submit(MarkSeen(token_hash, at_ms), _ignore)
+            self._store.submit(MarkSeen(token_hash, at_ms), done)
+            done = _ignore
+
+    def _mark_others(self, answer: Any) -> None:
+        """The first of them is noted, or could not be: the others are, after a while."""
         self._noting = None
         if self._seen_ms:
             self._noting = self._loop.call_later(SEEN_INTERVAL_S, self._mark_seen)
@@ -319,7 +324,9 @@ class Engine:
         """Note at once what was to be noted by and by: the store is about to be closed."""
         if self._noting is not None:
             self._noting.cancel()
-            self._mark_seen(len(self._seen_ms))
+        for token_hash, at_ms in self._seen_ms.items():
+            self._store.submit(MarkSeen(token_hash, at_ms), _ignore)
+        self._seen_ms.clear()
 
     async def renew_tokens(self) -> None:
         """Keep the tokens of open connections alive, until it is cancelled."""

@@ -28,8 +28,8 @@ class Opening(Peer):
 
     __slots__ = ("_asked", "_awaits_answer", "_head", "_received", "opened_at_s")
 
-    def __init__(self, listener: Listener) -> None:
-        super().__init__(listener)
+    def __init__(self, listener: Listener, remote_address: str) -> None:
+        super().__init__(listener, remote_address)
         self._received = bytearray()
         """The request's head as far as it has come; once it is whole, what came after it."""
         self._asked = False
@@ -41,14 +41,8 @@ class Opening(Peer):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Takes the accepted connection, or drops it where there are too many."""
+        """Has time for its request from now on, over TLS after its handshake."""
         self._transport = cast(asyncio.Transport, transport)  # a stream: TCP or TLS over it
-        peer = transport.get_extra_info("peername")
-        self.remote_address = peer[0] if peer else ""
-        # Before HTTP, which costs several times what this does; over TLS it was before that.
-        if not self._listener.holds(self) and not self._listener.attach(self):
-            self._transport.abort()
-            return
         limits = self._listener.limits
         # Both marks: uvloop's own low-water mark is 16 bytes.
         self._transport.set_write_buffer_limits(

@@ -74,8 +74,8 @@ class Peer(asyncio.Protocol):
         "wheel_second",
     )
 
-    def __init__(self, listener: Listener) -> None:
-        self.remote_address = ""
+    def __init__(self, listener: Listener, remote_address: str) -> None:
+        self.remote_address = remote_address
         """IP address of the peer."""
         self.wheel_second = 0
         self._listener = listener

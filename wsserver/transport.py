@@ -2,8 +2,8 @@
 
 `Listener` is the way in. It is built of `wsserver.opening` (a connection while it speaks HTTP),
 `wsserver.connection` (once it is a WebSocket), `wsserver.peer` (what the two share),
-`wsserver.handshake` (requests and responses), `wsserver.frames` (the plain ones) and
-`wsserver.deadlines` (the wheel of the sweep).
+`wsserver.reactor` (their sockets), `wsserver.handshake` (requests and responses), `wsserver.frames`
+(the plain ones) and `wsserver.deadlines` (the wheel of the sweep).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from wsserver.handshake import Handshake, Request, Response, build_response
 from wsserver.opening import Opening
 from wsserver.peer import NEVER, Peer, TransportLimits
 from wsserver.proxies import Network, find_client, is_trusted
+from wsserver.reactor import ACCEPT_BACKLOG, ACCEPT_RETRY_INTERVAL_S, HAS_EPOLL, Reactor
 from wsserver.tallies import Tallies
 from wsserver.throttle import address_key
 
@@ -69,12 +70,6 @@ REFUSALS_REPORT_INTERVAL_S: Final = 60.0
 
 OPENINGS_SLICE_S: Final = 0.001
 """How long a turn of the loop may open newcomers, one at least: those who are in wait no longer."""
-
-ACCEPT_BACKLOG: Final = 1024
-"""Connections that the kernel keeps until they are accepted; it cuts this to its own limit."""
-
-ACCEPT_RETRY_INTERVAL_S: Final = 1.0
-"""How long newcomers wait where there are no descriptors for them (asyncio's own figure)."""
 
 RETRY_AFTER_S: Final = 5
 """What a client is told that finds the server full."""
@@ -125,7 +120,7 @@ class Listener:
         self._opened = 0
         self._unflushed: list[Connection] = []
         self._answering: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._reactor: Reactor | None = None
         self._accepting: list[asyncio.Task[None]] = []
         self._swept_at_s = 0.0
         self._lenient_until_s = 0.0
@@ -160,14 +155,14 @@ class Listener:
         listening = list(sockets) or await bind(host, port)
         port = listening[0].getsockname()[1]
         for bound in listening:
-            if ssl is None:
-                # Running out of descriptors loses the one connection and not the port: asyncio
-                # accepts again after a second, uvloop (libuv) drops what it has none for.
-                server = await self.loop.create_server(
-                    lambda: Opening(self), sock=bound, backlog=ACCEPT_BACKLOG
-                )
-                self._servers.append(server)
-            else:
+            bound.setblocking(False)
+            bound.listen(ACCEPT_BACKLOG)
+        if ssl is None and HAS_EPOLL:
+            self._reactor = Reactor(self.loop, self._adopt)
+            for bound in listening:
+                self._reactor.listen(bound)
+        else:
+            for bound in listening:
                 accepting = self.loop.create_task(self._accept(bound, ssl))
                 accepting.add_done_callback(functools.partial(_close_behind, bound))
                 self._accepting.append(accepting)
@@ -177,8 +172,8 @@ class Listener:
 
     def stop_accepting(self) -> None:
         """Closes the port to newcomers; those who are in stay."""
-        for server in self._servers:
-            server.close()
+        if self._reactor is not None:
+            self._reactor.stop_listening()
         for accepting in self._accepting:
             accepting.cancel()
 
@@ -216,6 +211,9 @@ class Listener:
         finally:
             if self._sweep_timer is not None:
                 self._sweep_timer.cancel()
+            if self._reactor is not None:
+                self._reactor.close()
+                self._reactor = None
 
     def sweep(self) -> None:
         """Looks at every connection that has something due. Runs by itself once a second."""
@@ -231,17 +229,14 @@ class Listener:
 
     # What its connections call.
 
-    def attach(self, opening: Opening) -> bool:
-        """Takes an accepted connection into account; False, and nothing taken, if it may not be."""
-        if not self._is_admitted(opening.remote_address) or not self._make_room():
+    def take_in(self, address: str) -> Opening | None:
+        """Takes who has connected into account; None, and nothing taken, if it may not be."""
+        if not self._is_admitted(address) or not self._make_room():
             self._refused += 1
-            return False
+            return None
+        opening = Opening(self, address)
         self._openings[opening] = None
-        return True
-
-    def holds(self, opening: Opening) -> bool:
-        """Whether the connection is taken into account."""
-        return opening in self._openings
+        return opening
 
     def find_client(self, opening: Opening, handshake: Handshake) -> str:
         """The address of who asks: the peer's, or whom a trusted one asks for."""
@@ -357,10 +352,8 @@ class Listener:
             if self._asking:
                 self.loop.call_soon(self._open_some)
 
-    async def _accept(self, listening: socket.socket, context: tls.SSLContext) -> None:
-        """Accepts what is to speak TLS: by hand, for asyncio shows a peer only after it has."""
-        listening.setblocking(False)
-        listening.listen(ACCEPT_BACKLOG)
+    async def _accept(self, listening: socket.socket, context: tls.SSLContext | None) -> None:
+        """Accepts by hand, for asyncio shows a peer only after it has spoken TLS."""
         while True:
             try:
                 accepted, address = await self.loop.sock_accept(listening)
@@ -370,32 +363,45 @@ class Listener:
                 logbook.CANNOT_ACCEPT.log(failure=error.strerror)
                 await asyncio.sleep(ACCEPT_RETRY_INTERVAL_S)
                 continue
-            try:
-                self._take_in(accepted, address[0], context)
-            except Exception as error:
-                logbook.FAILURE_OUTSIDE.log(what="a newcomer could not be taken in", error=error)
-                accepted.close()
+            opening = self._greet(accepted, address)
+            if opening is not None:
+                opens = self._open_transport(opening, accepted, context)
+                self._openings[opening] = self.loop.create_task(opens)
             await asyncio.sleep(0)  # A crowd takes turns with everybody else.
 
-    def _take_in(self, accepted: socket.socket, address: str, context: tls.SSLContext) -> None:
-        opening = Opening(self)
-        opening.remote_address = address
-        if self.attach(opening):
-            securing = self._secure(opening, accepted, context)
-            self._openings[opening] = self.loop.create_task(securing)
-        else:
-            accepted.close()
+    def _adopt(self, accepted: socket.socket, address: tuple[str, int]) -> None:
+        opening = self._greet(accepted, address)
+        if opening is not None:
+            assert self._reactor is not None
+            try:
+                self._reactor.adopt(accepted, opening)
+            except BaseException:
+                self.detach(opening)
+                accepted.close()
+                raise
 
-    async def _secure(
-        self, opening: Opening, accepted: socket.socket, context: tls.SSLContext
+    def _greet(self, accepted: socket.socket, address: tuple[str, int]) -> Opening | None:
+        """Takes an accepted connection into account, or drops it."""
+        opening = None
+        try:
+            # Before HTTP and TLS, which cost several times what this does.
+            opening = self.take_in(address[0])
+        except Exception as error:
+            logbook.FAILURE_OUTSIDE.log(what="a newcomer could not be taken in", error=error)
+        if opening is None:
+            accepted.close()
+        return opening
+
+    async def _open_transport(
+        self, opening: Opening, accepted: socket.socket, context: tls.SSLContext | None
     ) -> None:
         try:
             await self.loop.connect_accepted_socket(
                 lambda: opening,
                 accepted,
                 ssl=context,
-                ssl_handshake_timeout=self.limits.opening_timeout_s,
-                ssl_shutdown_timeout=self.limits.linger_timeout_s,
+                ssl_handshake_timeout=self.limits.opening_timeout_s if context else None,
+                ssl_shutdown_timeout=self.limits.linger_timeout_s if context else None,
             )
         except BaseException as error:
             self.detach(opening)

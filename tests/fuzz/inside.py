@@ -142,8 +142,12 @@ class Line(Wire):
         self.address = address
         self.lost = False
         self.choked = False
-        self.protocol: asyncio.BaseProtocol = Opening(listener)
-        self.current.connection_made(self)
+        opening = listener.take_in(address)
+        if opening is None:
+            self.abort()
+        else:
+            self.protocol = opening
+            opening.connection_made(self)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return (self.address, 1) if name == "peername" else default

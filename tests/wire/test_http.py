@@ -5,7 +5,6 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from tests.wire.harness import TEXT, UPGRADE, Echo, Server, Wire, eventually, frame, serving
-from wsserver.opening import Opening
 from wsserver.transport import Request, Response, build_response
 
 
@@ -154,7 +153,8 @@ async def test_who_half_closes_before_its_turn_gets_the_awaited_answer_too() -> 
         return build_response(200, "ready\n")
 
     async with serving(None, respond=lambda request: ready()) as server:
-        wire, opening = Wire(), Opening(server.listener)
+        wire, opening = Wire(), server.listener.take_in("192.0.2.1")
+        assert opening is not None
         opening.connection_made(wire)
         opening.data_received(get("/readyz"))
         if not opening.eof_received():

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
+    LargeBinary,
     Row,
     Select,
+    Update,
     bindparam,
     case,
+    column,
     delete,
     func,
     insert,
     select,
     update,
+    values,
 )
 
 from wsschema.errors import (
@@ -97,18 +103,8 @@ _DEVICES = (
     .where(devices.c.account_id == bindparam("account_id"))
     .order_by(devices.c.created_at, devices.c.device_id)
 )
-_MARK_SEEN = (
-    update(devices)
-    .where(devices.c.token_hash == bindparam("seen_token"))
-    .values(
-        # Never back: a clock that was wrong for a while must not cost a token its life.
-        token_used_at=case(
-            (devices.c.token_used_at > bindparam("seen_at"), devices.c.token_used_at),
-            else_=bindparam("seen_at"),
-        ),
-        last_seen_at=bindparam("seen_at"),
-    )
-)
+_SEEN_ROWS_MAX = 64
+"""Devices of one statement that marks them as seen."""
 
 
 def find_tokens(
@@ -296,9 +292,32 @@ def mark_seen(
     connection: Connection, context: Context, operations: Sequence[MarkSeen]
 ) -> list[None]:
     """Keep tokens alive and ``lastSeenAt`` true; a token that has ended is passed over."""
-    rows = [(one.at_ms, one.at_ms, one.at_ms, one.token_hash) for one in operations]
-    write_rows(connection, _MARK_SEEN, rows)
+    seen = [*{one.token_hash: one.at_ms for one in operations}.items()]
+    for start in range(0, len(seen), _SEEN_ROWS_MAX):
+        rows = seen[start : start + _SEEN_ROWS_MAX]
+        # Few statements, each prepared once: the last row again does nothing more.
+        size = 1 << (len(rows) - 1).bit_length()
+        rows += [rows[-1]] * (size - len(rows))
+        write_rows(connection, _mark_so_many(size), [tuple(itertools.chain(*rows))])
     return [None for _ in operations]
+
+
+@functools.cache
+def _mark_so_many(count: int) -> Update:
+    """Takes a token and a time for each: one statement, for each hands Python's lock over twice."""
+    names = [(f"token_{number}", f"at_{number}") for number in range(count)]
+    seen = (
+        values(column("token_hash", LargeBinary), column("at", BigInteger), name="seen")
+        .data([(bindparam(token), bindparam(at)) for token, at in names])
+        .cte()
+    )
+    # Never back: a clock that was wrong for a while must not cost a token its life.
+    used_at = case((devices.c.token_used_at > seen.c.at, devices.c.token_used_at), else_=seen.c.at)
+    return (
+        update(devices)
+        .where(devices.c.token_hash == seen.c.token_hash)
+        .values(token_used_at=used_at, last_seen_at=seen.c.at)
+    )
 
 
 def _load_session(

@@ -69,7 +69,10 @@ Doubt = Callable[[Sequence[Operation[Any]]], None]
 Begin = Callable[[Connection, Sequence[Waiting]], AbstractContextManager[Any]]
 """Begins the transaction of a batch; leaving it commits, or rolls back what has failed."""
 
-Deliver = Callable[[list[tuple[Waiting, Any]]], None]
+Answers = list[tuple[Waiting, Any]]
+"""Those of one transaction, in the order in which it was done."""
+
+Deliver = Callable[[Answers], None]
 """Hands the answers of one transaction over to the event loop; called on the lane's thread."""
 
 

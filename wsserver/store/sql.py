@@ -13,6 +13,7 @@ import contextlib
 import functools
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -68,7 +69,7 @@ from wsserver.store.databases import (
 from wsserver.store.errors import StoreError
 from wsserver.store.guard import ServingGuard
 from wsserver.store.known import forget_changed
-from wsserver.store.lanes import RETRY_AFTER_MS, Lane, LaneLimits, Waiting
+from wsserver.store.lanes import RETRY_AFTER_MS, Answers, Deliver, Lane, LaneLimits, Waiting
 from wsserver.store.locking import lock_accounts_of
 from wsserver.store.postgresql import ServingLock, refuse_beside_servers
 from wsserver.store.schema import install
@@ -77,6 +78,8 @@ from wsserver.store.tables import installation
 
 LANES: Final = 4
 """Writing lanes, where the database has room for more than one."""
+DELIVERY_SLICE_S: Final = 0.001
+"""How long a turn of the loop may answer resumes: who is in waits no longer for who comes back."""
 READING_BATCH_OPERATIONS: Final = 64
 """An answer may be a whole wallet, and the first of a batch waits for the last."""
 
@@ -197,6 +200,8 @@ class SqlStore:
         self._lanes = 1 if self._on_sqlite else lanes
         self._guard: ServingGuard | None = None
         self._lock: ServingLock | None = None
+        self._undelivered: deque[tuple[Waiting, Any]] = deque()
+        """Answers of the resuming lane whose turn is to come."""
         self._threads: list[Checkpointer | Lane | ServingLock] = []
         self._writing: tuple[Lane, ...] = ()
         self._resuming: Lane | None = None
@@ -216,7 +221,9 @@ class SqlStore:
         reading_limits = replace(limits, batch_operations=fewer)
         reader, writer = self._create_engine(reading=True), self._create_engine()
         # Apart, so that thousands of resumes are read in large sets, and wait for no large wallet.
-        self._resuming = self._start_lane("resuming lane", reader, reading_limits)
+        self._resuming = self._start_lane(
+            "resuming lane", reader, reading_limits, hand_over=self._hand_over_resumes
+        )
         self._reading = self._start_lane("reading lane", reader, reading_limits)
         first: tuple[Checkpointer | ServingLock, ...] = ()
         options: dict[str, Any] = {"doubt": self._hand_over_doubt}
@@ -278,6 +285,8 @@ class SqlStore:
                 ended = False
                 logbook.LANE_LEFT.log(lane=thread.name, timeout_s=timeout_s)
         self._threads = []
+        while self._undelivered:
+            self._answer_one(*self._undelivered.popleft())
         # A lane that is left to itself may write yet: then the guard ends with the process.
         if self._guard is not None and ended:
             self._guard.release()
@@ -336,12 +345,20 @@ class SqlStore:
             self._lock = lock
         return installed
 
-    def _start_lane(self, name: str, engine: Engine, limits: LaneLimits, **options: Any) -> Lane:
+    def _start_lane(
+        self,
+        name: str,
+        engine: Engine,
+        limits: LaneLimits,
+        *,
+        hand_over: Deliver | None = None,
+        **options: Any,
+    ) -> Lane:
         lane = Lane(
             name,
             engine,
             lambda connection, operations: run_operations(connection, self._context, operations),
-            self._hand_over,
+            hand_over or self._hand_over,
             limits=limits,
             clock=self._clock,
             observe_batch=functools.partial(self._observe_batch, name),
@@ -352,19 +369,39 @@ class SqlStore:
         lane.start()
         return lane
 
-    def _hand_over(self, answers: list[tuple[Waiting, Any]]) -> None:
+    def _hand_over(self, answers: Answers) -> None:
         """On a lane's thread: the transaction is committed, its answers go to the event loop."""
+        self._tell_loop(self._deliver, answers)
+
+    def _hand_over_resumes(self, answers: Answers) -> None:
+        self._tell_loop(self._deliver_in_turns, answers)
+
+    def _hand_over_doubt(self, operations: Sequence[Operation[Any]]) -> None:
+        self._tell_loop(self._doubt, operations)
+
+    def _tell_loop(self, take: Callable[[Any], None], what: Any) -> None:
         assert self._loop is not None
         # Where a process ends without waiting, the loop is closed, and nobody waits for an answer.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._deliver, answers)
+            self._loop.call_soon_threadsafe(take, what)
 
-    def _hand_over_doubt(self, operations: Sequence[Operation[Any]]) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._doubt, operations)
+    def _deliver_in_turns(self, answers: Answers) -> None:
+        """Those who come back by the thousand are answered in slices: others go on meanwhile."""
+        if not self._undelivered:
+            assert self._loop is not None
+            self._loop.call_soon(self._deliver_some)
+        self._undelivered += answers
 
-    def _deliver(self, answers: list[tuple[Waiting, Any]]) -> None:
+    def _deliver_some(self) -> None:
+        until_s = time.monotonic() + DELIVERY_SLICE_S
+        while self._undelivered:
+            self._answer_one(*self._undelivered.popleft())
+            if self._undelivered and time.monotonic() >= until_s:
+                assert self._loop is not None
+                self._loop.call_soon(self._deliver_some)
+                return
+
+    def _deliver(self, answers: Answers) -> None:
         for waiting, answer in answers:
             if isinstance(waiting.operation, _Passage):
                 waiting.done(answer)
