@@ -131,19 +131,15 @@ class Reactor:
     def _poll(self) -> None:
         for descriptor, events in self._epoll.poll(0, EVENTS_AT_ONCE):
             stream = self._streams.get(descriptor)
-            if stream is not None:
-                # It may be a new one under the number of one that ended in this turn, and finds
-                # nothing to read then.
-                self._serve(stream, events)
-            elif descriptor in self._listening:
-                self._accept_some(self._listening[descriptor])
-
-    def _serve(self, stream: Stream, events: int) -> None:
-        try:
-            stream.ready(events)
-        except Exception as error:
-            # No edge tells of the others in this turn again: they must not pay for it.
-            stream.fail(error)
+            if stream is None:
+                if descriptor in self._listening:
+                    self._accept_some(self._listening[descriptor])
+                continue
+            try:
+                stream.ready(events)
+            except Exception as error:
+                # No edge tells of the others in this turn again: they must not pay for it.
+                stream.fail(error)
 
     def _read_some(self) -> None:
         """Reads from those who wait, for as long as a turn may take; those left have the next."""
@@ -188,7 +184,10 @@ class Reactor:
 
 
 class Stream(asyncio.Transport):
-    """One accepted TCP connection, as asyncio's transports are: a `Reactor` serves it."""
+    """One accepted TCP connection: as much of asyncio's transport as a peer's protocol uses.
+
+    A `Reactor` serves it.
+    """
 
     __slots__ = (
         "_closing",
@@ -230,23 +229,9 @@ class Stream(asyncio.Transport):
 
     # What the protocol calls: asyncio's Transport.
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """The socket, or the address of the peer (``peername``)."""
-        if self._socket is None:
-            return default
-        return {"socket": self._socket, "peername": self._socket.getpeername()}.get(name, default)
-
-    def get_protocol(self) -> asyncio.Protocol:
-        """Who hears of what comes."""
-        return self._protocol
-
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Has another hear of what comes."""
         self._protocol = cast(asyncio.Protocol, protocol)  # what a stream needs
-
-    def is_reading(self) -> bool:
-        """Whether what comes is read."""
-        return not self._paused and not self._closing
 
     def pause_reading(self) -> None:
         """Leaves what comes where it is."""
@@ -261,10 +246,6 @@ class Stream(asyncio.Transport):
         """Above how many unsent bytes the protocol is to pause, and below how many to go on."""
         self._high_water = HIGH_WATER_BYTES if high is None else high
         self._low_water = self._high_water // 4 if low is None else low
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """The low mark and the high one."""
-        return self._low_water, self._high_water
 
     def get_write_buffer_size(self) -> int:
         """How many bytes are unsent."""
