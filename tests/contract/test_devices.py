@@ -268,6 +268,26 @@ async def test_being_seen_moves_the_time_on_the_list(phone: Login, laptop: Login
     assert seen == {"phone": START_MS + 1, "laptop": START_MS + 2}
 
 
+async def test_of_many_that_are_seen_at_once_each_has_its_own_time(
+    phone: Login, laptop: Login
+) -> None:
+    """More than one statement takes, some of them unknown, and one of them twice."""
+    backend = phone.account.backend
+    strangers = [MarkSeen(b"%32d" % number, START_MS + 9) for number in range(150)]
+    await backend.perform_batch(
+        [
+            MarkSeen(phone.token_hash, START_MS + 1),
+            *strangers,
+            MarkSeen(laptop.token_hash, START_MS + 2),
+            MarkSeen(phone.token_hash, START_MS + 3),
+        ]
+    )
+
+    stored = await backend.perform(LoadDevices(phone.account.account_id))
+    seen = {device.device_id: device.last_seen_at_ms for device in stored.devices}
+    assert seen == {"phone": START_MS + 3, "laptop": START_MS + 2}
+
+
 async def test_being_seen_under_an_ended_token_changes_nothing(phone: Login, laptop: Login) -> None:
     backend = phone.account.backend
     await backend.perform(phone.ending())

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from tests.contract.backends import Login, SqlBackend, open_sqlite, register
 from wsschema.errors import NoSuchDevice
-from wsserver.operations import Operation, Pushed
+from wsserver.operations import LoadSession, Operation, Pushed
 from wsserver.store import sql
 from wsserver.store.context import Context
 from wsserver.store.databases import create_store_engine, open_database, parse_url
@@ -233,3 +233,41 @@ async def test_reads_go_on_during_a_long_write(backend: SqlBackend) -> None:
             assert await asyncio.wait_for(phone.account.wallet(), 4) == stored
         assert not writing.done()
     assert (await writing).fresh
+
+
+async def test_resumes_are_answered_in_turns_with_everybody_else(
+    backend: SqlBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all of a set before the event loop turns; and those that wait, before it is closed."""
+    monkeypatch.setattr(sql, "DELIVERY_SLICE_S", 0)
+    login = await (await register(backend)).log_in("phone")
+    loop = asyncio.get_running_loop()
+    order: list[str] = []
+    store = backend.store
+
+    def take(answer: Any) -> None:
+        order.append("resumed")
+        loop.call_soon(order.append, "turned")
+
+    for _ in range(3):
+        store.submit(LoadSession(login.token_hash), take)
+    async with asyncio.timeout(10):
+        while "resumed" not in order:  # looking is cheap
+            await asyncio.sleep(0)
+    await store.close()
+
+    assert order.count("resumed") == 3
+    assert order[1] == "turned"
+
+
+async def test_a_store_that_is_closed_has_answered_all_resumes(
+    backend: SqlBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "DELIVERY_SLICE_S", 0)
+    login = await (await register(backend)).log_in("phone")
+    answers: list[Any] = []
+    for _ in range(300):
+        backend.store.submit(LoadSession(login.token_hash), answers.append)
+
+    await backend.store.close()
+    assert [answer.account_id for answer in answers] == [login.account.account_id] * 300
