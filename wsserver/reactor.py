@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import select
 import socket
 import time
@@ -87,10 +88,11 @@ class Reactor:
         self._epoll.register(listening.fileno(), _READABLE)
 
     def stop_listening(self) -> None:
-        """Closes the ports; connections stay."""
-        for listening in self._listening.values():
-            listening.close()
-        self._listening.clear()
+        """Closes the ports; connections stay, and who has connected is in."""
+        listening, self._listening = self._listening, {}
+        for closing in listening.values():
+            self._accept_some(closing, until_s=math.inf)
+            closing.close()
 
     def adopt(self, accepted: socket.socket, protocol: asyncio.Protocol) -> None:
         """Serves an accepted socket: `connection_made` first, what it sends from the next turn."""
@@ -133,7 +135,7 @@ class Reactor:
             stream = self._streams.get(descriptor)
             if stream is None:
                 if descriptor in self._listening:
-                    self._accept_some(self._listening[descriptor])
+                    self._accept_some(self._listening[descriptor], time.monotonic() + SLICE_S)
                 continue
             try:
                 stream.ready(events)
@@ -159,8 +161,7 @@ class Reactor:
             self._turned_at_s = time.monotonic()
             self._loop.call_soon(self._read_some)
 
-    def _accept_some(self, listening: socket.socket) -> None:
-        until_s = time.monotonic() + SLICE_S
+    def _accept_some(self, listening: socket.socket, until_s: float) -> None:
         while time.monotonic() < until_s:
             try:
                 accepted, address = listening.accept()

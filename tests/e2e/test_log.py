@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import MakeProcess
+from tests.e2e.mailing import until
 from tests.e2e.rawclient import open_client, open_socket
 from tests.e2e.serving import Served, ServerProcess, open_database
 from wsserver import logbook
@@ -64,12 +65,16 @@ async def test_a_server_tells_of_its_connections_and_takes_signals(
 async def find_ending(served: Served, caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
     """The fields of the one connection's line."""
     await served.stop()
-    (found,) = [
+    (found,) = find_endings(caplog)
+    return dict(found)
+
+
+def find_endings(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [
         vars(record)["fields"]
         for record in caplog.records
         if vars(record).get("entry") is logbook.CONNECTION_ENDED
     ]
-    return dict(found)
 
 
 async def test_a_line_has_the_servers_reason_and_never_the_peers(
@@ -104,6 +109,7 @@ async def test_who_breaks_off_is_told_as_1006(
     client = await served.open()
     await client.call("server.info")
     client.abort()
+    await until(lambda: bool(find_endings(caplog)))
     assert (await find_ending(served, caplog))["close_code"] == 1006
 
 

@@ -122,11 +122,15 @@ async def test_all_devices_hear_of_a_push_and_a_killed_worker_loses_nothing(
     assert "Traceback" not in workers.log
 
 
-async def push_on(server: ServerProcess, email: str, stopping: asyncio.Event) -> int:
-    """Pushes one state after the other, over one connection after the other; gives how many."""
+async def make_token(server: ServerProcess, email: str) -> str:
+    """The token of a device of a new account."""
     async with open_client(server.url) as client:
         await client.register(email)
-        token = (await client.login(email))["token"]
+        return str((await client.login(email))["token"])
+
+
+async def push_on(server: ServerProcess, token: str, stopping: asyncio.Event) -> int:
+    """Pushes one state after the other, over one connection after the other; gives how many."""
     acknowledged = 0
     while not stopping.is_set():
         # Nobody is refused: a failure to connect fails the test.
@@ -147,10 +151,9 @@ async def test_workers_are_replaced_under_load_and_nobody_is_refused(
 ) -> None:
     await workers.start(START_S)
     stopping = asyncio.Event()
-    pushing = [
-        asyncio.create_task(push_on(workers, f"joe{number}@example.com", stopping))
-        for number in range(PUSHERS)
-    ]
+    emails = [f"joe{number}@example.com" for number in range(PUSHERS)]
+    tokens = await asyncio.gather(*(make_token(workers, email) for email in emails))
+    pushing = [asyncio.create_task(push_on(workers, token, stopping)) for token in tokens]
     first = [*find_pids(workers, 1), *find_pids(workers, 2)]
 
     workers.signal(signal.SIGHUP)

@@ -243,7 +243,7 @@ async def test_a_socket_has_a_line_in_the_log_at_its_end(
     for end in ends:
         assert (end["peer"], end["account_id"]) == ("127.0.0.1", 1)
         assert end["device_id"] == client.device_id
-        assert end["duration_s"] > 0
+        assert end["duration_s"] >= 0  # It may have been less than half a millisecond.
 
 
 async def test_the_pages_of_other_origins_are_kept_out(open_gateway: OpenGateway) -> None:

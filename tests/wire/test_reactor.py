@@ -254,6 +254,17 @@ async def test_a_newcomer_that_can_not_be_taken_costs_the_port_nothing(
     assert len(caplog.records) == 1
 
 
+async def test_who_has_connected_before_the_port_is_closed_is_in() -> None:
+    async with standing() as ground:
+        ground.peers += [socket.create_connection(ground.address) for _ in range(50)]
+        assert ground.protocols == []
+        ground.reactor.stop_listening()
+
+        assert len(ground.protocols) == 50
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(ground.address)
+
+
 async def test_all_that_is_written_arrives_in_order_before_the_end() -> None:
     async with standing() as ground:
         peer, protocol = await ground.connect()
