@@ -98,8 +98,8 @@ class Reactor:
         """Serves an accepted socket: `connection_made` first, what it sends from the next turn."""
         accepted.setblocking(False)
         stream = Stream(self, accepted, protocol)
-        self._streams[accepted.fileno()] = stream
         self._epoll.register(accepted.fileno(), _WATCHED)
+        self._streams[accepted.fileno()] = stream
         protocol.connection_made(stream)
 
     def close(self) -> None:

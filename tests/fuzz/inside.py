@@ -139,7 +139,6 @@ class Line(Wire):
 
     def __init__(self, listener: Listener, address: str = "192.0.2.1") -> None:
         super().__init__()
-        self.address = address
         self.lost = False
         self.choked = False
         opening = listener.take_in(address)
@@ -148,9 +147,6 @@ class Line(Wire):
         else:
             self.protocol = opening
             opening.connection_made(self)
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return (self.address, 1) if name == "peername" else default
 
     @property
     def over(self) -> bool:

@@ -98,7 +98,7 @@ class Wire(asyncio.Transport):
     """A transport to nowhere, which keeps what becomes of it."""
 
     def __init__(self) -> None:
-        super().__init__({"peername": ("192.0.2.1", 1)})
+        super().__init__()
         self.written = b""
         self.end = ""
         self.reading = True

@@ -26,21 +26,21 @@ BIG = bytes(range(256)) * 40_000
 class Heard(asyncio.Protocol):
     """Keeps what it hears, and tells the test's journal of it."""
 
-    def __init__(self, journal: list[str], name: str, cost_s: float) -> None:
+    def __init__(self, journal: list[str], name: str) -> None:
         self.received = b""
         self.largest = 0
         self.calls: list[str] = []
         self.stream: Stream
         self.fails = False
+        self.cost_s = 0.0
         self._journal = journal
         self._name = name
-        self._cost_s = cost_s
 
     def connection_made(self, transport: Any) -> None:
         self.stream = transport
 
     def data_received(self, data: bytes) -> None:
-        time.sleep(self._cost_s)
+        time.sleep(self.cost_s)
         self.received += data
         self.largest = max(self.largest, len(data))
         self._journal.append(f"{self._name} heard")
@@ -48,7 +48,7 @@ class Heard(asyncio.Protocol):
             raise LookupError("it fails")
 
     def eof_received(self) -> bool:
-        time.sleep(self._cost_s)
+        time.sleep(self.cost_s)
         self._journal.append(f"{self._name} ended")
         return False
 
@@ -70,7 +70,6 @@ class Ground:
         self.protocols: list[Heard] = []
         self.peers: list[socket.socket] = []
         self.refuses = False
-        self.cost_s = 0.0
         self.reactor = Reactor(asyncio.get_running_loop(), self._take)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
@@ -81,7 +80,7 @@ class Ground:
         if self.refuses:
             accepted.close()
             raise LookupError("it fails")
-        protocol = Heard(self.journal, f"{len(self.protocols)}", self.cost_s)
+        protocol = Heard(self.journal, f"{len(self.protocols)}")
         self.protocols.append(protocol)
         self.reactor.adopt(accepted, protocol)
 
@@ -147,7 +146,7 @@ async def test_who_is_in_is_heard_before_a_crowd_that_has_hung_up() -> None:
         for _ in range(20):
             await ground.connect()
         for protocol in ground.protocols:
-            protocol._cost_s = module.SLICE_S  # a turn is over after one
+            protocol.cost_s = module.SLICE_S  # a turn is over after one
         for peer in ground.peers[1:]:
             peer.close()
         there.send(b"here")
@@ -163,7 +162,7 @@ async def test_a_crowd_that_hangs_up_leaves_turns_to_the_others() -> None:
         for _ in range(20):
             await ground.connect()
         for gone in ground.protocols[1:]:
-            gone._cost_s = module.SLICE_S
+            gone.cost_s = module.SLICE_S
         for peer in ground.peers[1:]:
             peer.close()
         await eventually(lambda: ground.journal)
@@ -179,7 +178,7 @@ async def test_who_is_in_is_heard_before_newcomers_that_wait() -> None:
         for _ in range(20):
             await ground.connect(established=False)
         for newcomer in ground.protocols[1:]:
-            newcomer._cost_s = module.SLICE_S
+            newcomer.cost_s = module.SLICE_S
         for peer in ground.peers[:0:-1]:
             peer.send(b"I, too")
         there.send(b"here")
