@@ -288,6 +288,23 @@ async def test_of_many_that_are_seen_at_once_each_has_its_own_time(
     assert seen == {"phone": START_MS + 3, "laptop": START_MS + 2}
 
 
+async def test_seen_twice_at_once_by_a_clock_that_goes_back(phone: Login) -> None:
+    """As if each came alone: the list has the last time, the token's life the latest."""
+    backend = phone.account.backend
+
+    await backend.perform_batch(
+        [
+            MarkSeen(phone.token_hash, START_MS + 2),
+            MarkSeen(phone.token_hash, START_MS + 9),
+            MarkSeen(phone.token_hash, START_MS + 1),
+        ]
+    )
+
+    opened = await backend.perform(LoadSession(phone.token_hash))
+    assert opened.token_used_at_ms == START_MS + 9
+    assert opened.device.last_seen_at_ms == START_MS + 1
+
+
 async def test_being_seen_under_an_ended_token_changes_nothing(phone: Login, laptop: Login) -> None:
     backend = phone.account.backend
     await backend.perform(phone.ending())

@@ -292,7 +292,13 @@ def mark_seen(
     connection: Connection, context: Context, operations: Sequence[MarkSeen]
 ) -> list[None]:
     """Keep tokens alive and ``lastSeenAt`` true; a token that has ended is passed over."""
-    seen = [*{one.token_hash: one.at_ms for one in operations}.items()]
+    # A token that comes twice has one row: with the latest of its times, and with the last.
+    used_at: dict[bytes, int] = {}
+    seen_at: dict[bytes, int] = {}
+    for one in operations:
+        used_at[one.token_hash] = max(one.at_ms, used_at.get(one.token_hash, one.at_ms))
+        seen_at[one.token_hash] = one.at_ms
+    seen = [*zip(used_at, used_at.values(), seen_at.values(), strict=True)]
     for start in range(0, len(seen), _SEEN_ROWS_MAX):
         rows = seen[start : start + _SEEN_ROWS_MAX]
         # Few statements, each prepared once: the last row again does nothing more.
@@ -304,19 +310,24 @@ def mark_seen(
 
 @functools.cache
 def _mark_so_many(count: int) -> Update:
-    """Takes a token and a time for each: one statement, for each hands Python's lock over twice."""
-    names = [(f"token_{number}", f"at_{number}") for number in range(count)]
-    seen = (
-        values(column("token_hash", LargeBinary), column("at", BigInteger), name="seen")
-        .data([(bindparam(token), bindparam(at)) for token, at in names])
-        .cte()
+    """Takes a token and its two times for each: every statement hands Python's lock over twice."""
+    columns = (
+        column("token_hash", LargeBinary),
+        column("used_at", BigInteger),
+        column("seen_at", BigInteger),
     )
+    parameters = [
+        tuple(bindparam(f"{each.name}_{number}") for each in columns) for number in range(count)
+    ]
+    seen = values(*columns, name="seen").data(parameters).cte()
     # Never back: a clock that was wrong for a while must not cost a token its life.
-    used_at = case((devices.c.token_used_at > seen.c.at, devices.c.token_used_at), else_=seen.c.at)
+    used_at = case(
+        (devices.c.token_used_at > seen.c.used_at, devices.c.token_used_at), else_=seen.c.used_at
+    )
     return (
         update(devices)
         .where(devices.c.token_hash == seen.c.token_hash)
-        .values(token_used_at=used_at, last_seen_at=seen.c.at)
+        .values(token_used_at=used_at, last_seen_at=seen.c.seen_at)
     )
 
 
