@@ -277,7 +277,7 @@ class Session:
         if self._phase is _Phase.CLOSED:
             return []
         self._draining_ms = retry_after_ms
-        if self._phase is _Phase.LIVE:
+        if self._phase is _Phase.LIVE and self._revoked is None:
             self._tell(ServerClosing(retry_after_ms))
         self._close_if_drained()
         return self._take_effects()

@@ -476,17 +476,17 @@ async def test_each_device_keeps_what_it_pushed_whoever_pushes_next(phone: Login
     assert await applied(phone) == {"phone": 6, "laptop": 7}
 
 
-async def test_a_device_that_comes_anew_has_applied_nothing(
-    phone: Login,
-) -> None:
+@pytest.mark.parametrize("later_ms", [0, 1])
+async def test_a_device_that_comes_anew_has_applied_nothing(phone: Login, later_ms: int) -> None:
     backend = phone.account.backend
     laptop = await phone.account.log_in("laptop")
     await laptop.push(1)
     await backend.perform(phone.removing_device("laptop"))
-    backend.clock.now_ms += 1
+    backend.clock.now_ms += later_ms
 
     again = await phone.account.log_in("laptop")
     assert again.opened.device.applied_sequence == 0
+    assert again.opened.device.created_at_ms == START_MS + 1
     assert await applied(phone) == {"phone": 0, "laptop": 0}
 
     await phone.push(2)

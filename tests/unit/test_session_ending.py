@@ -182,6 +182,19 @@ def test_an_ending_call_in_flight_is_answered_before_a_revocation_by_others(
     assert phone.closed == (4401, "replaced")
 
 
+def test_a_session_that_waits_for_its_end_is_not_told_that_the_server_drains(
+    world: World, phone: Peer
+) -> None:
+    call = phone.call("account.delete", password="wrong password")
+    check = world.take(LoadAccountCredentials)
+    world.log_in("phone")
+    phone.drain()
+    check.perform().answer()
+    world.settle()
+    assert phone.names == [str(call), "session.revoked"]
+    assert phone.closed == (4401, "replaced")
+
+
 def test_a_session_whose_token_is_gone_hears_nothing_while_its_call_runs(
     world: World, phone: Peer
 ) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from wsschema.messages import WalletState
+from wsschema.times import ms_from_time
 from wsserver.operations import Operation
 
 REGISTRATION_LIFETIME_MS: Final = 2 * 86_400_000
@@ -38,3 +40,10 @@ class Installation:
 
     decoy_key: bytes = field(repr=False)
     history_depth: int
+
+
+def find_creation_ms(device_id: str, head: WalletState | None, now_ms: int) -> int:
+    """Now, or a millisecond later: after all that a device of that name pushed before it."""
+    if head is None or head.device_id != device_id or ms_from_time(head.updated_at) != now_ms:
+        return now_ms
+    return now_ms + 1

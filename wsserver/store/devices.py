@@ -51,7 +51,7 @@ from wsserver.operations import (
 )
 from wsserver.store import wallets
 from wsserver.store.accounts import load_checked, password_values
-from wsserver.store.context import Context
+from wsserver.store.context import Context, find_creation_ms
 from wsserver.store.rows import read_rows, write_rows
 from wsserver.store.tables import accounts, devices, versions
 
@@ -181,23 +181,25 @@ def open_session(connection: Connection, context: Context, operation: OpenSessio
     token = secrets.token_hex(32)
     token_hash = hashlib.sha256(token.encode()).digest()
     now_ms = context.now_ms()
+    head = wallets.load_latest(connection, context, account_id, account.sequence)
     rows = connection.execute(_DEVICES, {"account_id": account_id}).all()
     known = next((_record(row) for row in rows if row.device_id == device_id), None)
     dropped = None
     session = {"token_hash": token_hash, "token_used_at": now_ms, "last_seen_at": now_ms}
     if known is None:
         dropped = _make_room(connection, rows, operation)
+        created_at_ms = find_creation_ms(device_id, head, now_ms)
         connection.execute(
             insert(devices).values(
                 account_id=account_id,
                 device_id=device_id,
                 name=operation.device_name,
-                created_at=now_ms,
+                created_at=created_at_ms,
                 applied_sequence=0,
                 **session,
             )
         )
-        device = DeviceRecord(device_id, operation.device_name, now_ms, now_ms, 0)
+        device = DeviceRecord(device_id, operation.device_name, created_at_ms, now_ms, 0)
     else:
         name = known.name if operation.device_name is None else operation.device_name
         connection.execute(
@@ -216,7 +218,7 @@ def open_session(connection: Connection, context: Context, operation: OpenSessio
         account_id=account_id,
         device=device,
         epoch=account.epoch,
-        head=wallets.load_latest(connection, context, account_id, account.sequence),
+        head=head,
         token_hash=token_hash,
         token_used_at_ms=now_ms,
         expires_at_ms=now_ms + context.token_lifetime_ms,
@@ -316,7 +318,7 @@ def _mark_so_many(count: int) -> Update:
         column("used_at", BigInteger),
         column("seen_at", BigInteger),
     )
-    parameters = [
+    parameters: list[tuple[Any, ...]] = [
         tuple(bindparam(f"{each.name}_{number}") for each in columns) for number in range(count)
     ]
     seen = values(*columns, name="seen").data(parameters).cte()

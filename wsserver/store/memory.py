@@ -79,6 +79,7 @@ from wsserver.store.context import (
     Context,
     Done,
     Installation,
+    find_creation_ms,
 )
 
 
@@ -373,7 +374,9 @@ class Memory:
         dropped = None
         if device_id not in account.devices:
             dropped = _make_room(account, operation)
-            account.devices[device_id] = _Device(DeviceRecord(device_id, None, now_ms, now_ms, 0))
+            created_at_ms = find_creation_ms(device_id, account.head, now_ms)
+            record = DeviceRecord(device_id, None, created_at_ms, now_ms, 0)
+            account.devices[device_id] = _Device(record)
         device = account.devices[device_id]
         name = device.record.name if operation.device_name is None else operation.device_name
         device.record = replace(device.record, name=name, last_seen_at_ms=now_ms)
