@@ -2,7 +2,8 @@
 
     python -m benchmarks.storm [--sessions 10000] [--at-once 500] [--rounds 3]
 
-The sessions are in a process of their own, which is niced: their machines are not the server's.
+The sessions are in a process of their own, which runs when nobody else wants to (SCHED_IDLE, see
+sched(7)): their machines are not the server's.
 They resume with the sequence that they hold; some belong to the accounts that are pushed to
 meanwhile, and must end up with the newest state of all.
 """
@@ -26,7 +27,6 @@ from benchmarks.common import BenchmarkServer, gather_bounded, make_token, provi
 from benchmarks.load import Pusher, Session, drop_all, find_quantile, open_pushers, push_at_a_rate
 from benchmarks.scenario import Bench, Scenario, run_alone
 
-NICENESS = 10
 OPENING_AT_ONCE = 50
 CATCH_UP_TIMEOUT_S = 20.0
 BIN_S = 0.1
@@ -105,7 +105,7 @@ class Crowd:
 
 def run_crowd(port: int, plan: Plan, parent: Connection) -> None:
     """The process of the sessions: does what it is told by name, and gives back what came of it."""
-    os.nice(NICENESS)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
     async def obey() -> None:
         crowd = Crowd(port, plan)

@@ -36,7 +36,7 @@ READS_MAX: Final = 4
 EVENTS_AT_ONCE: Final = 4_096
 """Sockets of which one look at them tells."""
 
-SLICE_S: Final = 0.0005
+SLICE_S: Final = 0.00025
 """How long a turn of the loop may accept newcomers, and as long again read from who waits..."""
 
 WAITING_SHARE: Final = 0.25

@@ -70,8 +70,9 @@ SETTLE_SHARE: Final = 0.2
 """...and how much of the drain time at most."""
 CLOSE_SHARE: Final = 0.3
 """The share of the drain time that is kept for closing handshakes."""
-GC_THRESHOLDS: Final = (10_000, 50, 1000)
-"""How rarely garbage is looked for: little of what a session leaves refers to itself."""
+GC_THRESHOLDS: Final = (1_000, 5, 100_000)
+"""How much a look for garbage takes in: of what is young, little enough for a millisecond or two;
+all there is hardly ever, for little of what a session leaves refers to itself."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread waits for the interpreter before it asks for it: a tenth of Python's own."""
 

@@ -68,7 +68,7 @@ SWEEP_LATE_S: Final = 2.0
 REFUSALS_REPORT_INTERVAL_S: Final = 60.0
 """How often the log tells of newcomers that were dropped: a crowd costs a line, not a disk."""
 
-OPENINGS_SLICE_S: Final = 0.0005
+OPENINGS_SLICE_S: Final = 0.00025
 """How long a turn of the loop may open newcomers, one at least: those who are in wait no longer."""
 
 RETRY_AFTER_S: Final = 5

@@ -78,7 +78,7 @@ from wsserver.store.tables import installation
 
 LANES: Final = 4
 """Writing lanes, where the database has room for more than one."""
-DELIVERY_SLICE_S: Final = 0.0005
+DELIVERY_SLICE_S: Final = 0.00025
 """How long a turn of the loop may answer resumes: who is in waits no longer for who comes back."""
 READING_BATCH_OPERATIONS: Final = 64
 """An answer may be a whole wallet, and the first of a batch waits for the last."""
