@@ -57,7 +57,7 @@ class Crowd:
 
 
 def test_a_crowd_is_opened_in_order_a_slice_a_turn() -> None:
-    crowd = Crowd(cost_s=OPENINGS_SLICE_S / 2)
+    crowd = Crowd(cost_s=0.6 * OPENINGS_SLICE_S)
     crowd.come(7)
     assert crowd.opened == []
 
