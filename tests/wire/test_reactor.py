@@ -146,7 +146,7 @@ async def test_who_is_in_is_heard_before_a_crowd_that_has_hung_up() -> None:
         for _ in range(20):
             await ground.connect()
         for protocol in ground.protocols:
-            protocol.cost_s = module.SLICE_S  # a turn is over after one
+            protocol.cost_s = 4 * module.SLICE_S  # a turn is over after one
         for peer in ground.peers[1:]:
             peer.close()
         there.send(b"here")
@@ -162,7 +162,7 @@ async def test_a_crowd_that_hangs_up_leaves_turns_to_the_others() -> None:
         for _ in range(20):
             await ground.connect()
         for gone in ground.protocols[1:]:
-            gone.cost_s = module.SLICE_S
+            gone.cost_s = 4 * module.SLICE_S
         for peer in ground.peers[1:]:
             peer.close()
         await eventually(lambda: ground.journal)
@@ -178,7 +178,7 @@ async def test_who_is_in_is_heard_before_newcomers_that_wait() -> None:
         for _ in range(20):
             await ground.connect(established=False)
         for newcomer in ground.protocols[1:]:
-            newcomer.cost_s = module.SLICE_S
+            newcomer.cost_s = 4 * module.SLICE_S
         for peer in ground.peers[:0:-1]:
             peer.send(b"I, too")
         there.send(b"here")
