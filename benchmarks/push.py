@@ -84,7 +84,12 @@ def measure_references(plan: Plan, bench: Bench) -> None:
         per_s, p50_ms = measure_group_commit(
             bench.folder, batch=batch, value_bytes=kib * 1024, seconds=plan.short_seconds
         )
-        row = {"KiB": kib, "rows a commit": batch, "rows/s": per_s, "p50 ms of a commit": p50_ms}
+        row: Row = {
+            "KiB": kib,
+            "rows a commit": batch,
+            "rows/s": per_s,
+            "p50 ms of a commit": p50_ms,
+        }
         bench.add_row("bare SQLite", row)
 
 
