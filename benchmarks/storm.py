@@ -3,9 +3,8 @@
     python -m benchmarks.storm [--sessions 10000] [--at-once 500] [--rounds 3]
 
 The sessions are in a process of their own, which runs when nobody else wants to (SCHED_IDLE, see
-sched(7)): their machines are not the server's.
-They resume with the sequence that they hold; some belong to the accounts that are pushed to
-meanwhile, and must end up with the newest state of all.
+sched(7)): their machines are not the server's. They resume with the sequence that they hold; some
+belong to the accounts that are pushed to meanwhile, and must end up with the newest state of all.
 """
 
 from __future__ import annotations

@@ -168,30 +168,21 @@ def test_nothing_reaches_a_session_that_is_over(world: World, phone: Peer) -> No
     assert phone.closed == (4401, "replaced")
 
 
+@pytest.mark.parametrize("drains", [False, True])
 def test_an_ending_call_in_flight_is_answered_before_a_revocation_by_others(
-    world: World, phone: Peer
+    world: World, phone: Peer, drains: bool
 ) -> None:
+    """Who waits for its end is not told that the server drains."""
     call = phone.call("account.delete", password="wrong password")
     check = world.take(LoadAccountCredentials)
     world.log_in("phone")
+    if drains:
+        phone.drain()
     assert phone.inbox == []
     check.perform().answer()
     world.settle()
     assert phone.names == [str(call), "session.revoked"]
     assert phone.answer(call)["code"] == 401
-    assert phone.closed == (4401, "replaced")
-
-
-def test_a_session_that_waits_for_its_end_is_not_told_that_the_server_drains(
-    world: World, phone: Peer
-) -> None:
-    call = phone.call("account.delete", password="wrong password")
-    check = world.take(LoadAccountCredentials)
-    world.log_in("phone")
-    phone.drain()
-    check.perform().answer()
-    world.settle()
-    assert phone.names == [str(call), "session.revoked"]
     assert phone.closed == (4401, "replaced")
 
 
